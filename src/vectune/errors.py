@@ -1,0 +1,112 @@
+"""Every error vectune raises on purpose, in one tree.
+
+::
+
+    VectuneError                 exit code 1: the work failed
+    ├── EndpointError            an LLM or embedding server refused, failed or answered nonsense
+    ├── TrainingError            the loss diverged, memory ran out
+    ├── StorageError             the disk is full or cannot be written
+    ├── GateError                an evaluation gate does not hold
+    └── UsageError               exit code 2: wrong usage or input
+        ├── InputError           a file or line that cannot be read as what it should be
+        │   ├── DocumentError    one document; skipped and listed unless strict
+        │   ├── DatasetError     a dataset folder, one of its lines, or its contents
+        │   └── ContaminationError  train, dev and test share what they must not share
+        ├── ModelError           a model name, folder or weights file
+        │   └── FingerprintError an artifact meets another base than it was made for
+        ├── OutputError          the output path holds something else
+        └── MissingExtraError    an optional package is not installed
+
+The command line catches ``VectuneError`` once, prints the message and the hint, and exits with the class's code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class VectuneError(Exception):
+    """The root. ``hint`` says what to do about it; a class may carry a default one."""
+
+    exit_code = 1
+    hint = ""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        if hint is not None:
+            self.hint = hint
+
+
+class EndpointError(VectuneError):
+    """An LLM or embedding server refused, failed or answered nonsense."""
+
+    hint = "What was answered so far is kept; run the same command again to go on."
+
+
+class TrainingError(VectuneError):
+    """Training cannot go on; the best state so far is kept where there is one."""
+
+
+class StorageError(VectuneError):
+    """The disk is full or refuses a write."""
+
+    hint = "Free some space or choose another --out, then run the same command again: finished work is kept."
+
+
+class GateError(VectuneError):
+    """An evaluation gate does not hold."""
+
+
+class UsageError(VectuneError):
+    """Wrong usage or input."""
+
+    exit_code = 2
+
+
+class InputError(UsageError):
+    """A file, or one line of it, that cannot be read as what it should be."""
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, path: str | Path | None = None, line: int | None = None
+    ) -> None:
+        place = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
+        super().__init__(place + message, hint)
+        self.path = path
+        self.line = line
+
+
+class DocumentError(InputError):
+    """One document that cannot be read."""
+
+
+class DatasetError(InputError):
+    """A dataset folder, one of its lines, or what it holds."""
+
+
+class ContaminationError(InputError):
+    """Train, dev and test share documents, near-duplicate chunks or queries."""
+
+    hint = "Split again by document, or pass --allow-contamination to go on with a warning that the report repeats."
+
+
+class ModelError(UsageError):
+    """A model name, a model folder or its weights."""
+
+
+class FingerprintError(ModelError):
+    """An artifact meets another base model than the one it was made for."""
+
+
+class OutputError(UsageError):
+    """The output path holds something that vectune did not write, or cannot be created."""
+
+    hint = "Choose another --out, or remove what is there yourself."
+
+
+class MissingExtraError(UsageError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed.", f"pip install 'vectune[{extra}]'"
+        )

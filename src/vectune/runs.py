@@ -1,0 +1,166 @@
+"""The run directory: stages with manifests, files that appear whole or not at all, and where the caches live.
+
+A stage writes beside its target and renames (``writing``); its manifest in ``stages/`` is written last and holds the
+stage's key: a hash of its options and inputs. A stage whose manifest has the same key is skipped.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vectune.errors import OutputError, StorageError
+
+Json = dict[str, Any]
+
+
+def cache_folder() -> Path:
+    """Where vectors and paid answers are kept across runs: ``VECTUNE_CACHE``, or ``~/.cache/vectune``."""
+    named = os.environ.get("VECTUNE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "vectune"
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a missing permission or a read-only file system into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{path}: the disk is full.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
+        raise
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """Yield a path beside ``target``; what is written there replaces the target when the block ends well.
+
+    Works for a file and for a folder (make it yourself). After an error nothing of it is left.
+    """
+    beside = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove(beside)
+        try:
+            yield beside
+            replace(beside, target)
+        finally:
+            remove(beside)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename ``source`` to ``target``, also where the target is a folder that holds an older version."""
+    if not target.is_dir():
+        os.replace(source, target)
+        return
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    os.replace(target, old)
+    os.replace(source, target)
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder; fine when there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is whole or absent."""
+    with writing(path) as beside:
+        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def hash_of(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def hash_files(paths: list[Path]) -> str:
+    """Hash of files by path, size and modification time: cheap enough to ask at every start."""
+    return hash_of([(str(path), stat.st_size, stat.st_mtime_ns) for path in paths if (stat := path.stat()) is not None])
+
+
+def check_output(path: Path, marker: str) -> None:
+    """Refuse an output path that holds something vectune did not write.
+
+    Args:
+        path: the folder to be written.
+        marker: the file that tells one of ours (``dataset.json``, ``run.json``, ``vectune.json``).
+
+    Raises:
+        OutputError: it is a file, or a non-empty folder without the marker.
+    """
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a broken symbolic link.")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} exists and is not a folder.")
+    if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+        if not (path / marker).exists():
+            raise OutputError(f"{path} is not empty and holds no {marker}: vectune did not write it.")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage as its manifest tells it."""
+
+    name: str
+    key: str
+    seconds: float
+    summary: Json
+
+
+class RunFolder:
+    """A run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def finished(self, name: str, key: str | None = None) -> Stage | None:
+        """The stage's manifest when it is finished (and was made with this key); else None."""
+        try:
+            manifest = json.loads((self.path / "stages" / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if key is not None and manifest["key"] != key:
+            return None
+        return Stage(name, manifest["key"], manifest["seconds"], manifest["summary"])
+
+    def stage(self, name: str, key: str, work: Callable[[], Json]) -> tuple[Stage, bool]:
+        """Do the work unless it is done; returns the stage and whether it ran now."""
+        done = self.finished(name, key)
+        if done is not None:
+            return done, False
+        started = time.perf_counter()
+        summary = work()
+        seconds = round(time.perf_counter() - started, 3)
+        write_json(self.path / "stages" / f"{name}.json", {"key": key, "seconds": seconds, "summary": summary})
+        return Stage(name, key, seconds, summary), True
+
+
+def versions(packages: tuple[str, ...] = ("vectune", "torch", "sentence-transformers", "numpy")) -> Mapping[str, str]:
+    """Installed versions, without importing the packages."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
