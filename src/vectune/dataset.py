@@ -8,7 +8,7 @@ serves as well), and ``dataset.json`` where the dataset came from. Other formats
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -87,8 +87,7 @@ class RetrievalDataset:
         """Write the folder whole or not at all."""
         with writing(folder) as beside:
             (beside / "qrels").mkdir(parents=True)
-            _write_lines(beside / "corpus.jsonl", (_chunk_line(chunk) for chunk in self.corpus.values()))
-            _write_lines(beside / "documents.jsonl", (_place_line(chunk) for chunk in self.corpus.values()))
+            write_corpus(beside, self.corpus.values())
             _write_lines(beside / "queries.jsonl", (_query_line(query) for query in self.queries.values()))
             for split, qrels in self.qrels.items():
                 _write_qrels(beside / "qrels" / f"{split}.tsv", qrels)
@@ -113,7 +112,7 @@ class RetrievalDataset:
         path = Path(folder)
         if not path.is_dir():
             raise DatasetError(f"{path}: no such dataset folder.", "Give a folder with corpus.jsonl and queries.jsonl.")
-        corpus = _read_corpus(path)
+        corpus = read_corpus(path)
         queries = {
             line["_id"]: Query(line["text"], line.get("style", ""), line.get("writer", ""), id=line["_id"])
             for line in _records(path / "queries.jsonl")
@@ -128,6 +127,20 @@ def dataset_key(folder: Path) -> str:
 
 
 # Writing
+
+
+def write_corpus(folder: Path, chunks: Iterable[Chunk]) -> int:
+    """Write corpus.jsonl and documents.jsonl as the chunks come; returns how many there were."""
+    count = 0
+    with (
+        (folder / "corpus.jsonl").open("w", encoding="utf-8") as corpus,
+        (folder / "documents.jsonl").open("w", encoding="utf-8") as places,
+    ):
+        for chunk in chunks:
+            corpus.write(json.dumps(_chunk_line(chunk), ensure_ascii=False) + "\n")
+            places.write(json.dumps(_place_line(chunk), ensure_ascii=False) + "\n")
+            count += 1
+    return count
 
 
 def _write_lines(path: Path, lines: Iterator[Json]) -> None:
@@ -166,7 +179,8 @@ def _query_line(query: Query) -> Json:
 # Reading
 
 
-def _read_corpus(path: Path) -> dict[str, Chunk]:
+def read_corpus(path: Path) -> dict[str, Chunk]:
+    """Chunk id → chunk, from corpus.jsonl and, where there is one, documents.jsonl or docs.tsv."""
     places = _read_places(path)
     corpus = {}
     for line in _records(path / "corpus.jsonl"):
