@@ -1,0 +1,400 @@
+"""Splits: by document and by group of near-duplicates, with the check that nothing leaks.
+
+Train, dev and test share no document and no near-duplicate of a chunk. Where a corpus has too few documents to be
+divided, documents are cut into contiguous sections, and a gap of chunks between two sections belongs to no side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from vectune.dataset import SPLITS, Qrels, RetrievalDataset
+from vectune.errors import ContaminationError, DatasetError
+from vectune.records import Chunk
+
+try:  # TODO: plain import as soon as duplicates.py is there
+    from vectune.duplicates import near_duplicate_groups
+except ImportError:
+
+    def near_duplicate_groups(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
+        found: dict[str, list[int]] = {}
+        for index, text in enumerate(texts):
+            found.setdefault(" ".join(text.casefold().split()), []).append(index)
+        return [group for group in found.values() if len(group) > 1]
+
+
+MIN_DOCUMENTS = 8  # where fewer documents than this hold positives, documents are cut into sections
+MAX_SECTIONS = 3  # of one side: several show more of a document, each costs two gaps
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How to divide the queries.
+
+    Attributes:
+        dev: share of the queries for dev.
+        test: share of the queries for test.
+        gap: chunks left out between two sections of one document that go to different sides.
+        near_duplicate: Jaccard similarity from which two chunks count as the same; 1 switches the search off.
+        seed: another seed gives another division; the same one always the same.
+    """
+
+    dev: float = 0.1
+    test: float = 0.2
+    gap: int = 3
+    near_duplicate: float = 0.8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something two splits share.
+
+    Attributes:
+        kind: ``document``, ``near-duplicate`` or ``query``.
+        splits: the two splits.
+        shared: ids: the document's; those of the two chunks; those of the two queries.
+        count: how many judgments of the later split are affected.
+    """
+
+    kind: str
+    splits: tuple[str, str]
+    shared: tuple[str, ...]
+    count: int = 1
+
+    def __str__(self) -> str:
+        what = {
+            "document": "hold positives in the document {0}",
+            "near-duplicate": "hold the near-duplicate chunks {0} and {1}",
+            "query": "hold the same query ({0} and {1})",
+        }[self.kind]
+        return f"{self.splits[0]} and {self.splits[1]} both {what.format(*map(repr, self.shared))}"
+
+
+# Dividing
+
+
+def split_by_document(
+    corpus: Mapping[str, Chunk], qrels: Qrels, options: SplitOptions = SplitOptions()
+) -> dict[str, Qrels]:
+    """Divide judged queries into train, dev and test so that no two splits share a document or near-duplicates.
+
+    Documents are units; documents with near-duplicate chunks, and documents that answer one query, are one unit. With
+    positives in fewer than ``MIN_DOCUMENTS`` documents, contiguous sections are cut instead. Queries whose positives
+    touch a gap or two sides are left out.
+
+    Returns:
+        ``{"train": …, "dev": …, "test": …}``; a split with a share of 0 is absent.
+
+    Raises:
+        DatasetError: the shares leave nothing to train on, or there are too few queries.
+    """
+    shares = {"test": options.test, "dev": options.dev}
+    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
+        raise DatasetError(f"the shares dev={options.dev} and test={options.test} leave nothing to train on.")
+    found: dict[str, Qrels] = {}
+    rest = qrels
+    for name, share in shares.items():
+        if share > 0:
+            wanted = round(share * len(qrels))
+            found[name], rest = _cut(corpus, rest, max(wanted, 1), options)
+    found["train"] = rest
+    if not all(found.values()):
+        empty = ", ".join(name for name in found if not found[name])
+        raise DatasetError(
+            f"{len(qrels)} queries over {len(corpus)} chunks are too few to divide: nothing is left for {empty}.",
+            "Add documents or queries, or set the shares of dev and test to 0.",
+        )
+    return {name: found[name] for name in SPLITS if name in found}
+
+
+def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most: int = 500) -> RetrievalDataset:
+    """The dataset with a dev split: its own, or one cut from train by document (by section where documents are few).
+
+    Stable: depends on the seed and the ids, not on the order of queries. ``share`` of the train queries, but no more
+    than ``most`` of them, become dev.
+
+    Raises:
+        DatasetError: there is no train split, or it is too small to be cut.
+    """
+    if dataset.qrels.get("dev"):
+        return dataset
+    train = dataset.split("train")
+    wanted = max(min(round(share * len(train)), most), 1)
+    dev, rest = _cut(dataset.corpus, train, wanted, SplitOptions(seed=seed))
+    if not dev or not rest:
+        raise DatasetError(
+            f"the train split of '{dataset.name}' ({len(train)} queries) is too small to cut a dev split from it.",
+            "Add queries, or qrels/dev.tsv.",
+        )
+    return replace(dataset, qrels={**dataset.qrels, "train": rest, "dev": dev})
+
+
+def _cut(corpus: Mapping[str, Chunk], qrels: Qrels, wanted: int, options: SplitOptions) -> tuple[Qrels, Qrels]:
+    """About ``wanted`` queries, and the other queries that share nothing with them; what lies between is dropped."""
+    documents = {corpus[chunk].document_id for chunks in qrels.values() for chunk in chunks}
+    if len(documents) < MIN_DOCUMENTS:
+        inside = _sections(corpus, qrels, wanted, options)
+    else:
+        inside = _documents(corpus, qrels, wanted, options)
+    near = set(inside)
+    for group in near_duplicates(corpus, options.near_duplicate):
+        if inside & set(group):
+            near.update(group)
+    if len(documents) < MIN_DOCUMENTS:
+        near |= _around(corpus, inside, options.gap)
+    return _sides(qrels, inside, near)
+
+
+def _sides(qrels: Qrels, inside: set[str], near: set[str]) -> tuple[Qrels, Qrels]:
+    """Queries with all positives inside, and those with none near."""
+    held = {query: chunks for query, chunks in qrels.items() if inside.issuperset(chunks)}
+    return held, {query: chunks for query, chunks in qrels.items() if not near & chunks.keys()}
+
+
+def _documents(corpus: Mapping[str, Chunk], qrels: Qrels, wanted: int, options: SplitOptions) -> set[str]:
+    """All chunks of whole documents that hold the positives of about ``wanted`` queries."""
+    unit_of = _units(corpus, qrels, options.near_duplicate)
+    load: dict[str, int] = {}
+    for chunks in qrels.values():
+        unit = unit_of[corpus[next(iter(chunks))].document_id]
+        load[unit] = load.get(unit, 0) + 1
+    chosen: set[str] = set()
+    for unit in sorted(load, key=lambda unit: _draw(unit, options.seed)):
+        # a unit that overshoots by more than it brings near is passed over: sizes are by share of queries
+        if 0 < wanted and load[unit] <= 2 * wanted:
+            chosen.add(unit)
+            wanted -= load[unit]
+    return {key for key, chunk in corpus.items() if unit_of.get(chunk.document_id) in chosen}
+
+
+def _units(corpus: Mapping[str, Chunk], qrels: Qrels, threshold: float) -> dict[str, str]:
+    """Judged document → its unit. Documents with near-duplicate chunks, or that answer one query, are one unit.
+
+    Where that would make nearly everything one unit (boilerplate in every contract), each document stays its own, and
+    the queries between two sides are dropped instead.
+    """
+    documents = {corpus[chunk].document_id for chunks in qrels.values() for chunk in chunks}
+    joined = _Joined()
+    for chunks in qrels.values():
+        joined.join(corpus[chunk].document_id for chunk in chunks)
+    judged = {key: chunk for key, chunk in corpus.items() if chunk.document_id in documents}
+    for group in near_duplicates(judged, threshold):
+        joined.join(corpus[chunk].document_id for chunk in group)
+    units = {document: joined.root(document) for document in documents}
+    sizes = Counter(units.values())
+    if len(sizes) < MIN_DOCUMENTS or max(sizes.values()) > len(documents) // 2:
+        return {document: document for document in documents}
+    return units
+
+
+def _sections(corpus: Mapping[str, Chunk], qrels: Qrels, wanted: int, options: SplitOptions) -> set[str]:
+    """Contiguous runs of chunks with about ``wanted`` queries; a few runs where each can be long beside its gaps."""
+    place, order = _places(corpus)
+    load = Counter(min(place[chunk] for chunk in chunks) for chunks in qrels.values())
+    marks = sorted(load)
+    expected = len(marks) * wanted // max(len(qrels), 1)  # chunks to be taken
+    runs = max(1, min(MAX_SECTIONS, expected // (4 * max(options.gap, 1))))
+    from_end = int(_draw("section", options.seed)[:8], 16) % 2 == 0
+    inside: set[str] = set()
+    for run in range(runs):
+        strip = marks[run * len(marks) // runs : (run + 1) * len(marks) // runs]
+        taken: list[int] = []
+        for mark in reversed(strip[1:]) if from_end else strip[:-1]:  # never a whole strip: something must stay
+            if sum(load[position] for position in taken) >= wanted / runs:
+                break
+            taken.append(mark)
+        if taken:
+            inside.update(order[min(taken) : max(taken) + 1])
+    return inside
+
+
+def _around(corpus: Mapping[str, Chunk], inside: set[str], gap: int) -> set[str]:
+    """The section's chunks and ``gap`` chunks before and after it in the same document."""
+    place, order = _places(corpus)
+    found = set(inside)
+    for key in inside:
+        neighbours = order[max(place[key] - gap, 0) : place[key] + gap + 1]
+        found.update(other for other in neighbours if corpus[other].document_id == corpus[key].document_id)
+    return found
+
+
+def _places(corpus: Mapping[str, Chunk]) -> tuple[dict[str, int], list[str]]:
+    """Chunks in reading order: documents as they come in the corpus, within one by offset (or by place in the file)."""
+    rank: dict[str, int] = {}
+    for chunk in corpus.values():
+        rank.setdefault(chunk.document_id, len(rank))
+    order = sorted(corpus, key=lambda key: (rank[corpus[key].document_id], corpus[key].start))  # stable
+    return {key: position for position, key in enumerate(order)}, order
+
+
+def _draw(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\x1f{key}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# What training may use
+
+
+def train_pool(dataset: RetrievalDataset, options: SplitOptions = SplitOptions()) -> set[str]:
+    """Ids of the chunks that may serve as negatives (or as distillation targets) while training.
+
+    Every chunk of a document that holds a positive of dev or test is out, and so is every near-duplicate of such a
+    chunk: a model that learns to avoid them loses exactly the queries it is judged by. Documents without judgments
+    stay in. Where dev or test shares a document with train (a corpus cut by section), only the run of chunks from the
+    section's first to its last positive, and the gap around it, is out.
+    """
+    held = {chunk for split in ("dev", "test") for chunks in dataset.qrels.get(split, {}).values() for chunk in chunks}
+    trained = {chunk for chunks in dataset.qrels.get("train", {}).values() for chunk in chunks}
+    train_documents = {dataset.corpus[chunk].document_id for chunk in trained}
+    out: set[str] = set()
+    for document in {dataset.corpus[chunk].document_id for chunk in held}:
+        chunks = sorted(dataset.chunks_of[document], key=lambda key: dataset.corpus[key].start)
+        out.update(_held_section(chunks, held, trained, options.gap) if document in train_documents else chunks)
+    for group in near_duplicates(dataset.corpus, options.near_duplicate):
+        if out & set(group):
+            out.update(group)
+    return set(dataset.corpus) - (out - trained)
+
+
+def _held_section(chunks: list[str], held: set[str], trained: set[str], gap: int) -> set[str]:
+    """The chunks of a shared document that lie nearer to a held positive than training may come."""
+    marks = [position for position, chunk in enumerate(chunks) if chunk in held]
+    found: set[str] = set()
+    for start, end in zip(marks, [*marks[1:], marks[-1]], strict=True):
+        between = chunks[start : end + 1]
+        # between two held positives nothing was trained on: all of it is the held side's section
+        found.update(between if not trained & set(between) else (chunks[start], chunks[end]))
+        found.update(chunks[max(start - gap, 0) : start + gap + 1])
+    return found
+
+
+# The check
+
+
+def check_contamination(
+    dataset: RetrievalDataset, *, allow: bool = False, options: SplitOptions = SplitOptions()
+) -> list[Finding]:
+    """Look for documents, near-duplicate chunks and queries that two splits share.
+
+    Where positives lie in fewer than ``MIN_DOCUMENTS`` documents, two splits may share a document as long as no
+    positive of one lies within the gap around a positive of the other. Only positives are compared: that a test chunk
+    is in the corpus is how retrieval works.
+
+    Returns:
+        The findings when ``allow`` is set (repeat them in the report); else an empty list.
+
+    Raises:
+        ContaminationError: there are findings and ``allow`` is not set; its text lists them.
+    """
+    findings = [
+        finding
+        for index, first in enumerate(SPLITS)
+        for second in SPLITS[index + 1 :]
+        if dataset.qrels.get(first) and dataset.qrels.get(second)
+        for finding in (
+            *_shared_documents(dataset, first, second, options.gap),
+            *_shared_queries(dataset, first, second),
+        )
+    ]
+    findings += _shared_duplicates(dataset, options.near_duplicate)
+    if findings and not allow:
+        listed = "\n".join(f"  - {finding}" for finding in findings[:20])
+        more = f"\n  … and {len(findings) - 20} more" if len(findings) > 20 else ""
+        raise ContaminationError(f"the splits of '{dataset.name}' are contaminated:\n{listed}{more}")
+    return findings
+
+
+def _positives(dataset: RetrievalDataset, split: str) -> dict[str, set[str]]:
+    """Document → its chunks that are positives of the split."""
+    found: dict[str, set[str]] = {}
+    for chunks in dataset.qrels.get(split, {}).values():
+        for chunk in chunks:
+            found.setdefault(dataset.corpus[chunk].document_id, set()).add(chunk)
+    return found
+
+
+def _shared_documents(dataset: RetrievalDataset, first: str, second: str, gap: int) -> list[Finding]:
+    ours, theirs = _positives(dataset, first), _positives(dataset, second)
+    few = len(ours.keys() | theirs.keys()) < MIN_DOCUMENTS
+    found = []
+    for document in sorted(ours.keys() & theirs.keys()):
+        chunks = sorted(dataset.chunks_of[document], key=lambda key: dataset.corpus[key].start)
+        if not few or _too_near(chunks, ours[document], theirs[document], gap):
+            found.append(Finding("document", (first, second), (document,), len(theirs[document])))
+    return found
+
+
+def _too_near(chunks: list[str], ours: set[str], theirs: set[str], gap: int) -> bool:
+    """True where a positive of one side lies within ``gap`` chunks of one of the other side."""
+    last: tuple[int, bool] | None = None
+    for position, chunk in enumerate(chunks):
+        for side in (side for side, members in ((True, ours), (False, theirs)) if chunk in members):
+            if last and last[1] is not side and position - last[0] <= gap:
+                return True
+            last = (position, side)
+    return False
+
+
+def _shared_queries(dataset: RetrievalDataset, first: str, second: str) -> list[Finding]:
+    known = {_folded(dataset.queries[query].text): query for query in dataset.qrels[first]}
+    return [
+        Finding("query", (first, second), (known[text], query), len(dataset.qrels[second][query]))
+        for query in dataset.qrels[second]
+        if (text := _folded(dataset.queries[query].text)) in known
+    ]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(" ?!.")
+
+
+def _shared_duplicates(dataset: RetrievalDataset, threshold: float) -> list[Finding]:
+    sides = {chunk: split for split in SPLITS for chunks in dataset.qrels.get(split, {}).values() for chunk in chunks}
+    found = []
+    for group in near_duplicates({chunk: dataset.corpus[chunk] for chunk in sides}, threshold):
+        by_split = {split: chunk for chunk in reversed(group) if (split := sides[chunk])}
+        present = [split for split in SPLITS if split in by_split]
+        for index, first in enumerate(present):
+            for second in present[index + 1 :]:
+                found.append(Finding("near-duplicate", (first, second), (by_split[first], by_split[second])))
+    return found
+
+
+# Groups
+
+
+def near_duplicates(chunks: Mapping[str, Chunk], threshold: float) -> list[list[str]]:
+    """Groups of ids of chunks with nearly the same text (two and more a group); titles do not count."""
+    if threshold >= 1 or len(chunks) < 2:
+        return []
+    ids = list(chunks)
+    groups = _groups(tuple(chunks[key].text for key in ids), threshold)
+    return [[ids[index] for index in group] for group in groups]
+
+
+@lru_cache(maxsize=4)  # dividing, the pool and the check all ask for the same corpus
+def _groups(texts: tuple[str, ...], threshold: float) -> list[list[int]]:
+    return near_duplicate_groups(texts, threshold)
+
+
+class _Joined:
+    """Disjoint sets."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def root(self, key: str) -> str:
+        parent = self._parent.setdefault(key, key)
+        while parent != self._parent[parent]:
+            self._parent[parent] = self._parent[self._parent[parent]]
+            parent = self._parent[parent]
+        return parent
+
+    def join(self, keys: Iterable[str]) -> None:
+        roots = sorted({self.root(key) for key in keys})
+        for other in roots[1:]:
+            self._parent[other] = roots[0]
