@@ -7,12 +7,14 @@ stage's key: a hash of its options and inputs. A stage whose manifest has the sa
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +93,10 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def hash_files(paths: list[Path]) -> str:
+def hash_files(paths: Iterable[Path]) -> str:
     """Hash of files by path, size and modification time: cheap enough to ask at every start."""
-    return hash_of([(str(path), stat.st_size, stat.st_mtime_ns) for path in paths if (stat := path.stat()) is not None])
+    stats = [(str(path), path.stat()) for path in paths]
+    return hash_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
 
 
 def check_output(path: Path, marker: str) -> None:
@@ -113,6 +116,33 @@ def check_output(path: Path, marker: str) -> None:
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         if not (path / marker).exists():
             raise OutputError(f"{path} is not empty and holds no {marker}: vectune did not write it.")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the lock goes when the process does, also by SIGKILL.
+
+    Raises:
+        OutputError: another process works there.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{folder}: another vectune is at work here.", "Wait for it, or stop it.") from None
+        yield
+
+
+@contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` for what is half done: kept after an error or a kill, removed when all went well."""
+    work = target.with_name(f".{target.name}.work")
+    with locked(work):
+        yield work
+        remove(work)
 
 
 @dataclass(frozen=True)
@@ -141,16 +171,25 @@ class RunFolder:
             return None
         return Stage(name, manifest["key"], manifest["seconds"], manifest["summary"])
 
-    def stage(self, name: str, key: str, work: Callable[[], Json]) -> tuple[Stage, bool]:
-        """Do the work unless it is done; returns the stage and whether it ran now."""
+    def stage(self, name: str, key: str, target: Path, work: Callable[[], Json]) -> tuple[Stage, bool]:
+        """Do the work unless its target is there and has this key; returns the stage and whether it ran now."""
         done = self.finished(name, key)
-        if done is not None:
+        if done is not None and target.exists():
             return done, False
         started = time.perf_counter()
         summary = work()
         seconds = round(time.perf_counter() - started, 3)
         write_json(self.path / "stages" / f"{name}.json", {"key": key, "seconds": seconds, "summary": summary})
         return Stage(name, key, seconds, summary), True
+
+
+def processor_name() -> str:
+    """The processor as its maker names it, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def versions(packages: tuple[str, ...] = ("vectune", "torch", "sentence-transformers", "numpy")) -> Mapping[str, str]:

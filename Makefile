@@ -1,0 +1,29 @@
+# Two commands are enough: `make demo` and `make test`. Each makes the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check docs clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## documents of the standard library → tuned model, board, report
+	$(BIN)/python demo/stdlib_docs.py demo/output/documents
+	$(BIN)/vectune run demo/output/documents --out demo/output/run --config demo/demo.toml
+
+test: setup  ## the whole test suite; no network, no GPU
+	$(BIN)/python -m pytest
+
+check: setup  ## style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## all that the other targets made
+	rm -rf $(VENV) demo/output build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

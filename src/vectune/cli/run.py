@@ -1,0 +1,41 @@
+"""``vectune run``: everything, from documents to the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders with documents.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The run directory; run again to go on or to see it is done.")],
+    config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model to tune.  [default: all-MiniLM-L6-v2]")] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="An LLM that writes the queries (OPENAI_BASE_URL, OPENAI_API_KEY).")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="full, lora, adapter, query or auto.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="One unreadable file ends the run.")] = False,
+) -> None:
+    """Documents → queries → tuned model → board → verdict → report.
+
+    Stages that are finished and whose inputs are unchanged are skipped; a killed run goes on where it stopped.
+    """
+    from vectune.cli.evaluate import print_board
+    from vectune.config import override, read_config
+    from vectune.evaluation import Board
+    from vectune.pipeline import run as run_all
+    from vectune.progress import Progress
+
+    options = override(read_config(config), model=model, llm=llm, seed=seed, method=method)
+    if strict:
+        options = replace(options, documents=replace(options.documents, strict=True))
+    result = run_all(paths, out, options, progress=Progress(out / "events.jsonl"))
+    if not result.ran:
+        print(f"{out} is finished and nothing has changed.")
+    print_board(Board.read(out / "board.json"))
+    print(f"report: {result.report}")

@@ -1,0 +1,38 @@
+"""``vectune tune``: a dataset to a tuned model or an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def tune(
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The artifact folder to write.")],
+    model: Annotated[str | None, typer.Option(help="The model to tune.  [default: all-MiniLM-L6-v2]")] = None,
+    method: Annotated[str | None, typer.Option(help="full, lora, adapter, query or auto.  [default: full]")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what would be done and why, and stop.")] = False,
+) -> None:
+    """Dataset → tuned model. Never worse on dev than the base: without a gain, the base is the result."""
+    from vectune.config import override, read_config
+    from vectune.pipeline import explain as explain_tuning
+    from vectune.pipeline import tune as tune_model
+    from vectune.progress import Progress
+
+    options = override(read_config(config), model=model, seed=seed, method=method, max_minutes=max_minutes)
+    if explain:
+        for what, value, why in explain_tuning(dataset, options):
+            print(f"{what:<16} {value:<16} {why}")
+        return
+    result = tune_model(dataset, out, options, progress=Progress())
+    print(
+        f"{out}: {result.method} of {result.model}, dev nDCG@10 {result.dev_before:.3f} → {result.dev_after:.3f} "
+        f"in {result.seconds:.0f} s"
+    )
+    for note in result.notes:
+        print(f"  {note}")

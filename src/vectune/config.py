@@ -1,0 +1,113 @@
+"""Every stage's options in one tree: a TOML file, the keyword arguments of ``vectune.run`` and run.json are the same.
+
+A configuration file holds the top-level values and a table for each stage::
+
+    model = "all-MiniLM-L6-v2"
+    seed = 1
+
+    [chunks]
+    tokens = 200
+
+    [tune]
+    epochs = 2
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vectune.chunking import ChunkOptions
+from vectune.documents import DocumentOptions
+from vectune.embedders.models import DEFAULT_MODEL
+from vectune.errors import InputError, UsageError
+from vectune.evaluation import EvaluateOptions
+from vectune.queries.extractive import ExtractiveOptions
+from vectune.queries.llm import LLMOptions
+from vectune.runs import Json
+from vectune.splits import SplitOptions
+from vectune.training.options import TuneOptions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Config:
+    """All options of a run.
+
+    Attributes:
+        model: the model to tune; see DESIGN's grammar of names.
+        llm: the LLM that writes queries through an OpenAI-compatible address; None writes them without any model.
+        seed: seeds everything that draws random numbers.
+    """
+
+    model: str = DEFAULT_MODEL
+    llm: str | None = None
+    seed: int = 0
+    documents: DocumentOptions = field(default_factory=DocumentOptions)
+    chunks: ChunkOptions = field(default_factory=ChunkOptions)
+    queries: ExtractiveOptions = field(default_factory=ExtractiveOptions)
+    llm_queries: LLMOptions = field(default_factory=LLMOptions)
+    split: SplitOptions = field(default_factory=SplitOptions)
+    tune: TuneOptions = field(default_factory=TuneOptions)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+    def to_json(self) -> Json:
+        """The tree as plain values, as run.json keeps it."""
+        return dataclasses.asdict(self)
+
+
+def config_from(values: Json, origin: str) -> Config:
+    """Check values against the tree of options.
+
+    Args:
+        values: nested values, as from TOML.
+        origin: the file they come from, for the error message.
+
+    Raises:
+        UsageError: an unknown name or a value of the wrong type; all of them are listed.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise UsageError(f"{origin}: {problems}") from None
+
+
+def read_config(path: Path | None) -> Config:
+    """Read a TOML file; None gives the defaults.
+
+    Raises:
+        InputError: the file is missing or no TOML.
+        UsageError: it holds an unknown name or a value of the wrong type.
+    """
+    if path is None:
+        return Config()
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}).", path=path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"is not valid TOML ({error}).", path=path) from None
+    return config_from(values, str(path))
+
+
+def override(config: Config, **named: Any) -> Config:
+    """The configuration with those values replaced that are not None: at the top level, or else in ``tune``.
+
+    Raises:
+        UsageError: a value of the wrong type, or not among those allowed.
+    """
+    values = config.to_json()
+    for name, value in named.items():
+        if value is not None:
+            (values if name in values else values["tune"])[name] = value
+    return config_from(values, "command line")

@@ -1,0 +1,143 @@
+"""The run directory: files whole or absent, stages skipped when done, foreign folders left alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from vectune.errors import OutputError, StorageError
+from vectune.runs import (
+    RunFolder,
+    check_output,
+    hash_files,
+    locked,
+    storage_errors,
+    work_folder,
+    write_json,
+    writing,
+)
+
+
+def test_writing_replaces_a_file_whole(tmp_path: Path) -> None:
+    target = tmp_path / "board.json"
+    write_json(target, {"a": 1})
+    write_json(target, {"a": 2})
+    assert json.loads(target.read_text()) == {"a": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["board.json"]
+
+
+def test_writing_replaces_a_folder_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for text in ("old", "new"):
+        with writing(target) as beside:
+            beside.mkdir()
+            (beside / text).write_text(text)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_error_while_writing_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "board.json"
+    write_json(target, 1)
+    with pytest.raises(RuntimeError), writing(target) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["board.json"]
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the disk is full"), storage_errors(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_device_without_space_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the disk is full"), writing(tmp_path / "x"):
+        with Path("/dev/full").open("w") as file:
+            file.write("x" * 100_000)
+
+
+def test_check_output_takes_absent_empty_and_own_folders(tmp_path: Path) -> None:
+    check_output(tmp_path / "absent", "run.json")
+    check_output(tmp_path, "run.json")
+    (tmp_path / "run.json").write_text("{}")
+    check_output(tmp_path, "run.json")
+
+
+def test_check_output_refuses_foreign_things(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds no run\.json"):
+        check_output(tmp_path, "run.json")
+    with pytest.raises(OutputError, match="not a folder"):
+        check_output(tmp_path / "thesis.tex", "run.json")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="broken symbolic link"):
+        check_output(tmp_path / "link", "run.json")
+
+
+def test_a_stage_runs_once_per_key_and_again_when_its_target_is_gone(tmp_path: Path) -> None:
+    folder, target, calls = RunFolder(tmp_path), tmp_path / "out.txt", []
+
+    def work() -> dict[str, int]:
+        calls.append(1)
+        target.write_text("x")
+        return {"n": len(calls)}
+
+    assert folder.stage("tune", "k1", target, work)[1]
+    stage, ran = folder.stage("tune", "k1", target, work)
+    assert (stage.summary, ran) == ({"n": 1}, False)
+    assert folder.stage("tune", "k2", target, work)[1]
+    target.unlink()
+    assert folder.stage("tune", "k2", target, work)[1]
+    assert len(calls) == 3
+
+
+def test_a_broken_manifest_counts_as_unfinished(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.stage("tune", "k", tmp_path, lambda: {})
+    (tmp_path / "stages" / "tune.json").write_text('{"key": "k", "sec')
+    assert folder.finished("tune", "k") is None
+
+
+def test_work_folder_is_kept_after_an_error_and_removed_after_success(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), work_folder(tmp_path / "out") as work:
+        (work / "half").write_text("x")
+        raise RuntimeError
+    with work_folder(tmp_path / "out") as work:
+        assert (work / "half").read_text() == "x"
+    assert not work.exists()
+
+
+def _try_lock(folder: Path) -> None:
+    try:
+        with locked(folder):
+            os._exit(0)
+    except OutputError:
+        os._exit(3)
+
+
+def test_a_folder_has_one_worker_at_a_time(tmp_path: Path) -> None:
+    def other() -> int | None:
+        process = multiprocessing.get_context("spawn").Process(target=_try_lock, args=(tmp_path,))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    with locked(tmp_path):
+        assert other() == 3
+    assert other() == 0
+
+
+def test_hash_files_sees_a_changed_file(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_text("1")
+    before = hash_files([file])
+    assert hash_files([file]) == before
+    file.write_text("22")
+    assert hash_files([file]) != before
