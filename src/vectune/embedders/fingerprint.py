@@ -1,0 +1,62 @@
+"""The fingerprint of a local model: a hash of all that its vectors depend on.
+
+It is taken from the loaded model, not from its files: saving a model again, moving its folder or loading it in memory
+leaves it as it is, and whatever changes a vector changes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+# Facts about where a model came from and how it was saved, not about its vectors.
+PROVENANCE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "tokenizer_class")
+
+
+def model_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], dimensions: int | None = None) -> str:
+    """SHA-256 of weights, modules, tokenizer, prompts, sequence length and truncation; 64 hex digits.
+
+    Precision is no part of it: an adapter learnt where bf16 is fast serves where it is not.
+    """
+    digest = hashlib.sha256()
+    facts = {
+        "modules": [[type(module).__name__, _config(module)] for module in model],
+        "prompts": dict(prompts),
+        "max_length": str(model.max_seq_length),
+        "dimensions": dimensions or model.truncate_dim,
+    }
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    digest.update(_tokenizer_state(model.tokenizer).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.detach().float().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+
+
+def _config(module: Any) -> Any:
+    """A module's settings, and the transformer's config where there is one."""
+    own = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    config: Any = getattr(module, "config", None)
+    if hasattr(config, "to_dict"):
+        own = {**own, "config": {key: value for key, value in config.to_dict().items() if key not in PROVENANCE}}
+    return own
+
+
+def _tokenizer_state(tokenizer: Any) -> str:
+    """The tokenizer as JSON, without the padding and truncation that the last call left in it."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        return str(sorted(tokenizer.get_vocab().items())) if hasattr(tokenizer, "get_vocab") else ""
+    state = json.loads(backend.to_str())
+    state.pop("padding", None)
+    state.pop("truncation", None)
+    return json.dumps(state, sort_keys=True) + str(getattr(tokenizer, "padding_side", ""))

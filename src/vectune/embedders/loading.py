@@ -1,0 +1,119 @@
+"""Loading a sentence-transformers model, with one clear error for each way in which that fails.
+
+Weights are read from safetensors only, and code that comes with a model runs only when asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vectune.embedders.models import check_weights, local_folder
+from vectune.errors import ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# Weights that an encoder's vectors do not pass through; many published models lack them.
+UNUSED = ("pooler.", "position_ids", "lm_head", "cls.predictions")
+TRUST_HINT = "Read that code first; then pass --trust-remote-code (EmbedOptions(trust_remote_code=True))."
+
+
+def load_model(name: str, *, device: str = "auto", trust_remote_code: bool = False) -> SentenceTransformer:
+    """The model in fp32, in eval mode.
+
+    Args:
+        name: a folder, a hub id or a short name.
+        device: a torch device, or ``auto``.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        ModelError: no such model, pickled weights, foreign code, weights that do not match the config.
+    """
+    folder = local_folder(name)
+    check_weights(folder, name)
+    reports: list[str] = []
+    with _loading_reports(reports), _translated(name):
+        model = _open(folder, None if device == "auto" else device, trust_remote_code)
+    _check_reports(name, reports)
+    return model.eval()
+
+
+def _open(folder: Path, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(
+        str(folder),
+        device=device,
+        trust_remote_code=trust_remote_code,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+    )
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Turn what the libraries below raise into one ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        text = str(error)
+        if "trust_remote_code" in text:
+            raise ModelError(
+                f"{name}: the model brings Python code of its own, which is not run.", TRUST_HINT
+            ) from error
+        if "size mismatch" in text or "mismatched" in text or "shape" in text:
+            raise ModelError(f"{name}: the weights do not match the config: {_first_lines(text)}") from error
+        raise ModelError(f"{name}: the model cannot be loaded: {_first_lines(text)}") from error
+
+
+def _first_lines(text: str, limit: int = 400) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[:limit] + " …"
+
+
+@contextmanager
+def _loading_reports(reports: list[str]) -> Iterator[None]:
+    """Keep the libraries' bars off the terminal and catch what transformers only logs: weights it had to invent."""
+    from transformers.utils import logging as transformers_logging
+
+    def catch(record: logging.LogRecord) -> bool:
+        reports.append(record.getMessage())
+        return False
+
+    logger: Any = logging.getLogger("transformers.modeling_utils")
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logger.addFilter(catch)
+    try:
+        yield
+    finally:
+        logger.removeFilter(catch)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _check_reports(name: str, reports: list[str]) -> None:
+    missing = [key for report in reports for key in _invented(report) if not any(part in key for part in UNUSED)]
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise ModelError(
+            f"{name}: the weights do not match the config: the file lacks {some}, which would be random.",
+            "Is it an embedding model, and is the download or copy complete?",
+        )
+
+
+def _invented(report: str) -> list[str]:
+    """Names of weights that a report calls newly initialised (a table in transformers 5, a sentence in 4)."""
+    table = [row.split("|") for row in report.splitlines() if row.count("|") >= 2]
+    found = [row[0].strip() for row in table if "MISSING" in row[1] or "MISMATCH" in row[1]]
+    if "newly initialized" in report and not table:
+        found += re.findall(r"'([^']+)'", report.partition("newly initialized")[2])
+    return found

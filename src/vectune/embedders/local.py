@@ -1,0 +1,160 @@
+"""LocalEmbedder: a sentence-transformers model on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from vectune.embedders.fingerprint import model_fingerprint
+from vectune.embedders.loading import load_model
+from vectune.embedders.machine import fast_bf16
+from vectune.embedders.options import DEFAULTS, EmbedOptions
+from vectune.embedders.vectors import unit_rows
+from vectune.errors import ModelError
+
+if TYPE_CHECKING:
+    from vectune.protocols import Vectors
+
+Role = Literal["query", "document"]
+BATCH_TOKENS = 8192
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "mpnet", "camembert")  # their first two positions are not used
+
+
+class LocalEmbedder:
+    """A sentence-transformers model.
+
+    Prompts, routes (Router), pooling and normalisation are the model's own, as in ``encode_query`` and
+    ``encode_document``; the vectors are those of fp32 up to the rounding of bf16 where that is faster here.
+
+    Args:
+        model: a name (folder, hub id, short name), or a loaded model, whose weights may change between calls.
+        options: see ``EmbedOptions``.
+        name: what to call it; the given name by default.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+
+    def __init__(
+        self, model: str | SentenceTransformer, options: EmbedOptions = DEFAULTS, name: str | None = None
+    ) -> None:
+        self.options = options
+        if isinstance(model, str):
+            self.name = name or model
+            self.model = load_model(model, device=options.device, trust_remote_code=options.trust_remote_code)
+        else:
+            self.name = name or "model in memory"
+            self.model = model
+        if options.max_length is not None:
+            self._set_max_length(options.max_length)
+
+    def _set_max_length(self, tokens: int) -> None:
+        limit = longest_input(self.model)
+        if limit is not None and tokens > limit:
+            raise ModelError(f"{self.name}: max_length is {tokens}, but the model has {limit} positions.")
+        if tokens < 4:
+            raise ModelError(f"{self.name}: max_length is {tokens}; expected at least 4 tokens.")
+        self.model.max_seq_length = tokens
+
+    @cached_property
+    def dim(self) -> int:
+        return int(self.embed_documents(["a"]).shape[1])
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that the model reads of a text, special tokens and prompt included; None = no limit."""
+        length = self.model.max_seq_length
+        return int(length) if length is not None and length < 1_000_000 else None
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """The arithmetic in use."""
+        if self.options.precision == "auto":
+            return "bf16" if fast_bf16(self.model.device.type) else "fp32"
+        return self.options.precision
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return model_fingerprint(self.model, self.prompts, self.options.dimensions)
+
+    @property
+    def cache_key(self) -> str:
+        """The fingerprint and the arithmetic: vectors are kept apart by it, while an adapter fits both."""
+        return f"{self.fingerprint[:32]}-{self.precision}"
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompt of each role."""
+        own = {role: prompt or "" for role, prompt in (self.model.prompts or {}).items()}
+        fallback = own.get(self.model.default_prompt_name or "", "")
+        chosen = {"query": self.options.query_prompt, "document": self.options.document_prompt}
+        names = {"query": ("query",), "document": ("document", "passage", "corpus")}
+        return {
+            role: given if given is not None else next((own[n] for n in names[role] if n in own), fallback)
+            for role, given in chosen.items()
+        }
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.model.tokenizer
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        return self._embed(texts, "query")
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        return self._embed(texts, "document")
+
+    def truncated(self, texts: Sequence[str], role: Role = "document") -> int:
+        """How many of the texts are longer than the model reads."""
+        limit = self.max_length
+        if limit is None or not len(texts):
+            return 0
+        return int((self.token_lengths(texts, role) > limit).sum())
+
+    def token_lengths(self, texts: Sequence[str], role: Role = "document") -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Tokens of each text, with prompt and special tokens, not cut: shape (len(texts),)."""
+        prompt = self.prompts[role]
+        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None) or self.tokenizer
+        return np.array([len(tokenizer.encode(prompt + text).ids) for text in texts], dtype=np.int64)
+
+    @torch.inference_mode()
+    def _embed(self, texts: Sequence[str], role: Role) -> Vectors:
+        if not len(texts):
+            return np.zeros((0, self.dim), dtype=np.float32)
+        self.model.eval()
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        found: list[torch.Tensor] = []
+        for start in range(0, len(order), 32):
+            batch = [texts[index] for index in order[start : start + 32]]
+            features = self.model.preprocess(batch, prompt=self.prompts[role], task=role)
+            features = {key: _to(value, self.model.device) for key, value in features.items()}
+            with self._arithmetic():
+                vectors = self.model(features, task=role)["sentence_embedding"]
+            found.append(vectors.float().cpu())
+        result = np.empty((len(texts), found[0].shape[1]), dtype=np.float32)
+        result[order] = torch.cat(found).numpy()
+        return unit_rows(result[:, : self.options.dimensions], texts, self.name)
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def longest_input(model: SentenceTransformer) -> int | None:
+    """Tokens that the model's position embeddings allow; None where there is no fixed limit."""
+    config: Any = getattr(model.transformers_model, "config", None)
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
+    return int(limit) - (2 if getattr(config, "model_type", "") in OFFSET_POSITIONS else 0)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) else value

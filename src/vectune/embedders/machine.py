@@ -1,0 +1,78 @@
+"""What this machine is fast at: is a bf16 matrix product faster than an fp32 one here?
+
+Measured, not looked up: processors without AVX-512 bf16 or AMX emulate bf16 at a fraction of fp32's speed, and flags
+do not tell how fast a unit is. The answer is kept on disk by processor and torch version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from vectune.errors import VectuneError
+from vectune.runs import cache_folder, hash_of, write_json
+
+FASTER = 1.3  # bf16 must gain this much before its rounding is worth it
+SIZE = (512, 384, 1536)  # rows × in × out of the product that is timed: a small encoder's middle layer
+
+
+@lru_cache(maxsize=8)
+def fast_bf16(device: str = "cpu") -> bool:
+    """Whether bf16 is worth using on this device."""
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device == "cpu" and bf16_speedup() >= FASTER
+
+
+def bf16_speedup() -> float:
+    """Time of an fp32 matrix product over that of a bf16 one on this CPU; measured once, then read from disk."""
+    import torch
+
+    key = hash_of([_processor(), torch.__version__, torch.get_num_threads()])[:16]
+    kept = cache_folder() / "machine" / f"{key}.json"
+    try:
+        return float(json.loads(kept.read_text(encoding="utf-8"))["bf16_speedup"])
+    except (OSError, ValueError, KeyError, TypeError):
+        speedup = _measure()
+    try:
+        write_json(kept, {"processor": _processor(), "torch": torch.__version__, "bf16_speedup": speedup})
+    except (OSError, VectuneError):  # a cache that cannot be written must not stop the work
+        return speedup
+    return speedup
+
+
+def _measure() -> float:
+    import torch
+    from torch.nn.functional import linear
+
+    rows, narrow, wide = SIZE
+    seconds = {}
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.bfloat16):
+            left, right = torch.randn(rows, narrow).to(dtype), torch.randn(wide, narrow).to(dtype)
+            linear(left, right)  # the first call sets up the kernel
+            seconds[dtype] = min(_seconds(lambda left=left, right=right: linear(left, right)) for _ in range(7))
+    return seconds[torch.float32] / seconds[torch.bfloat16]
+
+
+def _seconds(work: object) -> float:
+    started = time.perf_counter()
+    work()  # type: ignore[operator]
+    return time.perf_counter() - started
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """The processor's model and features; the model's name alone is blank or shared in virtual machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.processor()} {platform.machine()} {os.cpu_count()}"
+    wanted = ("model name", "model\t", "stepping", "flags", "CPU part", "Features")
+    return hash_of(sorted({line for line in lines if line.startswith(wanted)}))

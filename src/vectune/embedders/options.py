@@ -1,0 +1,58 @@
+"""EmbedOptions: how texts become vectors. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What can be chosen about an embedder; the defaults are the model's own.
+
+    Attributes:
+        max_length: tokens that a local model reads of a text, with its special tokens; None = what the model says.
+        precision: arithmetic of a local model. ``auto`` takes bf16 where this machine is measured to be faster at it.
+        device: torch device of a local model, or ``auto`` (a GPU where there is one).
+        batch_tokens: tokens in one batch of a local model; None = from the model's size. Not a matter of results.
+        trust_remote_code: run Python code that came with a model. Only for models whose code you have read.
+        dimensions: leading dimensions to keep (Matryoshka), also asked of an API; None = all.
+        query_prompt, document_prompt: put before each text; None = the model's own prompts (none for an API).
+        base_url: address of an OpenAI-compatible API up to ``/v1``; None = ``OPENAI_BASE_URL``, or OpenAI's.
+        api_key: None = ``OPENAI_API_KEY``. Never written to disk.
+        query_fields, document_fields: further fields of an API's request body for each role, as (name, value) pairs:
+            ``(("input_type", "query"),)``.
+        concurrency: API requests in flight at once.
+        batch_texts: texts in one API request at most.
+        request_tokens: estimated tokens in one API request at most.
+        max_retries: attempts after the first for an API request that may succeed later.
+        timeout: seconds until an API request counts as failed.
+        encoding: how an API sends vectors: ``base64`` (a quarter of the traffic) or ``float``.
+        cache_gib: size limit of the vector cache on disk, in GiB; the least recently used models' vectors go first.
+    """
+
+    max_length: int | None = None
+    precision: Precision = "auto"
+    device: str = "auto"
+    batch_tokens: int | None = None
+    trust_remote_code: bool = False
+    dimensions: int | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    base_url: str | None = None
+    api_key: str | None = None
+    query_fields: tuple[tuple[str, str | int | float | bool], ...] = ()
+    document_fields: tuple[tuple[str, str | int | float | bool], ...] = ()
+    concurrency: int = 8
+    batch_texts: int = 256
+    request_tokens: int = 60_000
+    max_retries: int = 6
+    timeout: float = 60.0
+    encoding: Literal["base64", "float"] = "base64"
+    cache_gib: float = 20.0
+
+
+DEFAULTS = EmbedOptions()

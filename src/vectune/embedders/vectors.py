@@ -1,0 +1,31 @@
+"""Rows of vectors: at unit norm, and refused when they hold nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectune.errors import ModelError
+
+if TYPE_CHECKING:
+    from vectune.protocols import Vectors
+
+
+def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
+    """The rows at unit norm.
+
+    Raises:
+        ModelError: a row is zero or not finite.
+    """
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
+    if bad.size:
+        row = int(bad[0])
+        kind = "a zero vector" if np.isfinite(norms[row]) else "NaN or infinity"
+        raise ModelError(
+            f"{name}: gives {kind} for {bad.size} of {len(texts)} texts, first for number {row + 1}: {texts[row][:60]!r}.",
+            "An empty text may have no vector. If it is not empty, the model's weights are broken.",
+        )
+    return np.ascontiguousarray(vectors / norms[:, None].astype(np.float32), dtype=np.float32)
