@@ -1,0 +1,184 @@
+"""Pages of plain lines (a PDF's) made into one text: running heads removed, wrapped lines joined, headings found.
+
+A PDF knows lines, not paragraphs. What comes out has one line a paragraph, a blank line between paragraphs and two
+before a heading, so that a chunker sees the structure; rows of tables stay lines of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vectune.records import Heading
+
+EDGE_LINES = 3  # how deep running heads and feet are looked for
+MOST_PAGES = 0.4  # left and right pages may carry different heads, so "most" is less than half
+_DIGITS = re.compile(r"\d+")
+_BULLET = re.compile(r"^\s*(?:[•●▪◦‣·\-–—*]\s|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)]\s)")
+_NUMBERED = re.compile(
+    r"^(?:(?P<word>part|chapter|item|section|article|appendix|annex|schedule|exhibit|note)\s+[\dIVXLA-Z]+\w?\b"
+    r"|(?P<number>\d{1,2}(?:\.\d{1,2}){0,4})\.?\s+(?=[A-Z]))",
+    re.IGNORECASE,
+)
+_TABLE = re.compile(r"[$€£%|]|\d[\d,.]{3,}|\s{3,}|\.{4,}|…")
+_SMALL_WORDS = frozenset("a an and as at by for from in into of on or our per the to vs with & – — -".split())
+_SENTENCE_END = tuple('.!?:;”"')
+
+
+@dataclass
+class PageText:
+    """One text made of pages.
+
+    Attributes:
+        text: the whole text.
+        pages: offset of each page's first character; a blank page has the offset of the next one.
+        headings: found by their form; levels from 1.
+    """
+
+    text: str = ""
+    pages: tuple[int, ...] = ()
+    headings: tuple[Heading, ...] = ()
+
+
+@dataclass
+class _Line:
+    text: str
+    page: int
+    joins_next: bool = False
+    heading: int = 0
+
+
+def join_pages(pages: Sequence[str]) -> PageText:
+    """Make one text of the pages' plain lines."""
+    lines = _without_running_heads([[line.strip() for line in page.splitlines()] for page in pages])
+    rows = [_Line(line, number) for number, page in enumerate(lines) for line in page if line]
+    if not rows:
+        return PageText(pages=(0,) * len(pages))
+    width = full_width([row.text for row in rows])
+    for row, following in pairwise(rows):
+        row.joins_next = continues(row.text, following.text, width)
+    _mark_headings(rows, width)
+    return _assemble(rows, len(pages))
+
+
+def full_width(lines: Sequence[str]) -> int:
+    """Length of a line that fills its column: the 90th percentile of the lines that hold running text."""
+    lengths = sorted(len(line) for line in lines if len(line) > 20)
+    return lengths[int(0.9 * (len(lengths) - 1))] if lengths else 80
+
+
+def continues(line: str, following: str, width: int) -> bool:
+    """Whether a line goes on in the next one, that is, was only wrapped."""
+    if not following or _BULLET.match(following):
+        return False
+    if following[0].islower() and not line.endswith((".", "!", "?", ":")):
+        return len(line) >= 0.4 * width
+    if len(line) < 0.8 * width:
+        return False
+    return not line.endswith((".", "!", "?", ":")) or len(line) >= 0.9 * width
+
+
+def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
+    """Drop heads and feet that most pages carry; numbers count as equal, so page numbers go with them."""
+    full = [page for page in pages if any(page)]
+    seen: Counter[tuple[int, str]] = Counter()
+    for page in full:
+        seen.update({(side, _shape(line)) for side in (0, 1) for line in _edge(page, side)})
+    enough = max(3, MOST_PAGES * len(full))
+    repeated = {key for key, count in seen.items() if count >= enough}
+    return [_trimmed(page, repeated) for page in pages] if repeated else pages
+
+
+def _shape(line: str) -> str:
+    return _DIGITS.sub("#", line).casefold()
+
+
+def _edge(page: list[str], side: int) -> list[str]:
+    lines = [line for line in page if line]
+    return lines[:EDGE_LINES] if side == 0 else lines[-EDGE_LINES:]
+
+
+def _trimmed(page: list[str], repeated: set[tuple[int, str]]) -> list[str]:
+    lines = [line for line in page if line]
+    for side in (0, 1):
+        edge = _edge(lines, side)
+        keep = [line for line in edge if (side, _shape(line)) not in repeated]
+        lines = keep + lines[len(edge) :] if side == 0 else lines[: len(lines) - len(edge)] + keep
+    return lines
+
+
+def _mark_headings(rows: list[_Line], width: int) -> None:
+    for index, row in enumerate(rows):
+        before = rows[index - 1] if index else None
+        if row.joins_next or (before is not None and before.joins_next) or index + 1 == len(rows):
+            continue
+        level = heading_level(row.text)
+        if level and (len(rows[index + 1].text) > 0.6 * width or heading_level(rows[index + 1].text)):
+            row.heading = level
+
+
+def heading_level(line: str) -> int:
+    """The level a line would have as a heading by its form alone; 0 where it does not look like one."""
+    if not 3 <= len(line) <= 120 or _TABLE.search(line) or not line[0].isalnum() or line[0].islower():
+        return 0
+    numbered = _NUMBERED.match(line)
+    if line.endswith((",", ";", ":", "-")) or (line.endswith(".") and not numbered):
+        return 0
+    words = [word for word in line.split() if word.lower() not in _SMALL_WORDS]
+    letters = [word for word in words if any(map(str.isalpha, word))]
+    if not letters or len(words) > 14:
+        return 0
+    if numbered:
+        number = numbered["number"]
+        return 2 + number.count(".") if number else 1 if numbered["word"].lower() in ("part", "chapter") else 2
+    if len(letters) * 2 <= len(words):
+        return 0
+    capital = sum(1 for word in letters if word.lstrip("“\"'(‘")[:1].isupper())
+    if capital < 0.8 * len(letters):
+        return 0
+    return 2 if line.isupper() else 3
+
+
+def _assemble(rows: list[_Line], count: int) -> PageText:
+    words = {word for row in rows for word in row.text.split()}
+    parts: list[str] = []
+    length = 0
+    headings: list[Heading] = []
+    first: dict[int, int] = {}
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        first.setdefault(row.page, length)
+        if row.heading:
+            headings.append(Heading(length, row.heading, row.text))
+        text, gap = row.text, ""
+        if following is not None:
+            text, gap = _joint(row, following, words)
+        parts += (text, gap)
+        length += len(text) + len(gap)
+    return PageText("".join(parts), _page_starts(first, count, length), tuple(headings))
+
+
+def _joint(row: _Line, following: _Line, words: set[str]) -> tuple[str, str]:
+    """The row's text as it goes into the result, and what stands between it and the next."""
+    if row.joins_next:
+        stem, _, tail = row.text.rpartition(" ")
+        if tail.endswith(("-", "\xad", "\u2010")) and following.text[:1].islower():
+            whole = tail[:-1] + following.text.split(" ", 1)[0]
+            hyphen = tail[-1] if tail[-1] == "-" and whole.strip(".,;:") not in words else ""
+            return (f"{stem} " if stem else "") + tail[:-1] + hyphen, ""
+        return row.text, " "
+    if following.heading:
+        return row.text, "\n\n\n"
+    if row.heading or row.text.endswith(_SENTENCE_END):
+        return row.text, "\n\n"
+    return row.text, "\n"
+
+
+def _page_starts(first: dict[int, int], count: int, length: int) -> tuple[int, ...]:
+    starts = [0] * count
+    following = length
+    for page in range(count - 1, -1, -1):
+        following = starts[page] = first.get(page, following)
+    return tuple(starts)
