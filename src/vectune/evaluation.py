@@ -1,0 +1,248 @@
+"""Evaluation: every model ranks the same chunks for the same queries, and the board tells how well and at what cost.
+
+Names of rows are in ``retrievers.py``, measures in ``metrics.py``, the board in ``board.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vectune.board import Board, Costs, Row
+from vectune.dataset import RetrievalDataset
+from vectune.errors import UsageError
+from vectune.metrics import DEFAULT_MEASURES, depth_of, first_rank, measure_name, per_query
+from vectune.progress import SILENT, Progress
+from vectune.protocols import Embedder
+from vectune.runs import Json
+
+if TYPE_CHECKING:
+    from vectune.encoding import EncodedDataset, Encoder
+    from vectune.retrieval import Floats
+    from vectune.retrievers import Ranked, Retriever, RowName
+
+__all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
+
+Model: TypeAlias = "str | Embedder | tuple[Callable[..., Any], Callable[..., Any]]"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is measured.
+
+    Attributes:
+        measures: see ``metrics.py``.
+        k: further cutoffs: each adds nDCG@k, RR@k, hit@k, R@k and P@k.
+        depth: how many chunks of each ranking are scored at least; measures with higher cutoffs deepen it.
+        kept: how many chunks of each ranking stay on the board.
+        timed_queries: so many queries are asked one at a time, past every cache, for the latency; 0 does not time.
+        hybrid_step: distance between the weights that are tried on dev for ``hybrid:NAME``.
+        seed: draws what dev is cut from, where a dataset has none.
+        language: BM25's, as an ISO 639-1 code; None neither stems nor drops stop words.
+        cache: keep vectors on disk across runs, keyed by the model's fingerprint.
+    """
+
+    measures: tuple[str, ...] = DEFAULT_MEASURES
+    k: tuple[int, ...] = ()
+    depth: int = 100
+    kept: int = 10
+    timed_queries: int = 20
+    hybrid_step: float = 0.05
+    seed: int = 0
+    language: str | None = "en"
+    cache: bool = True
+
+    def all_measures(self) -> tuple[str, ...]:
+        """The measures with those that ``k`` adds, each once.
+
+        Raises:
+            UsageError: an unknown measure.
+        """
+        more = [f"{family}@{k}" for k in self.k for family in ("nDCG", "RR", "hit", "R", "P")]
+        return tuple(dict.fromkeys(measure_name(name) for name in (*self.measures, *more)))
+
+
+def evaluate(
+    dataset: RetrievalDataset,
+    models: Sequence[Model],
+    split: str = "test",
+    options: EvaluateOptions = EvaluateOptions(),
+    progress: Progress = SILENT,
+) -> Board:
+    """Score models on one split.
+
+    Args:
+        dataset: the chunks of the whole corpus are searched, whatever split they belong to.
+        models: names as in ``retrievers.py``, Embedders, or pairs of functions from texts to vectors (for queries,
+            for documents).
+        split: whose queries are asked.
+        options: what is measured.
+        progress: where to report.
+
+    Returns:
+        The board, rows in the order of ``models``; a model named twice has one row.
+
+    Raises:
+        DatasetError: the dataset has no such split.
+        UsageError: a name or a measure that nothing can be made of; nothing has been computed then.
+        ModelError: a model cannot be loaded, or answers with vectors that are none.
+        EndpointError: an API failed; what it answered before is in the cache.
+    """
+    from vectune.encoding import EncodedDataset
+
+    qrels = dataset.split(split)
+    named = _named(models)
+    measures = options.all_measures()
+    encoded = EncodedDataset(dataset, language=options.language, cache=options.cache, progress=progress)
+    work = _Evaluation(encoded, split, options, min(len(dataset.corpus), max(options.depth, depth_of(measures))))
+    rows = []
+    with progress.task("evaluate", total=len(named), unit="models") as task:
+        for name, model in named.items():
+            rows.append(work.row(name, model))
+            task.advance(note=name.text)
+    return Board(
+        dataset=dataset.name,
+        split=split,
+        corpus=len(dataset.corpus),
+        queries=len(qrels),
+        rows=tuple(rows),
+        measures=measures,
+        generated=dataset.generated,
+        depth=work.depth,
+        clusters={query: dataset.corpus[next(iter(judged))].document_id for query, judged in qrels.items()},
+        notes=tuple(dict.fromkeys(work.notes)),
+    )
+
+
+def _named(models: Sequence[Model]) -> dict[RowName, Model]:
+    """Row name → model, each once, in order.
+
+    Raises:
+        UsageError: no model, or a name that nothing can be made of.
+    """
+    from vectune.retrievers import RowName, parse_name
+
+    found: dict[RowName, Model] = {}
+    for number, model in enumerate(models, start=1):
+        if isinstance(model, str):
+            found.setdefault(parse_name(model), model)
+        else:
+            text = model.name if isinstance(model, Embedder) else f"callable {number}"
+            found.setdefault(RowName(text, text), model)
+    if not found:
+        raise UsageError("no model was named.", "Give --model NAME, for example --model bm25.")
+    return found
+
+
+class _Evaluation:
+    """What all rows of one board share."""
+
+    def __init__(self, encoded: EncodedDataset, split: str, options: EvaluateOptions, depth: int) -> None:
+        self.encoded, self.split, self.options, self.depth = encoded, split, options, depth
+        self.qrels = encoded.dataset.split(split)
+        self.texts = [query.text for query in encoded.dataset.queries_of(split)]
+        self.measures = options.all_measures()
+        self.notes: list[str] = []
+
+    def row(self, name: RowName, model: Model) -> Row:
+        """Rank, score and weigh one model."""
+        encoder = self._encoder(name, model)
+        vectors = None if encoder is None else self._shaped(name, encoder.queries(self.texts))
+        retriever, details = self._retriever(name, encoder)
+        with self.encoded.progress.task(f"rank with {name.text}", total=len(self.texts), unit="queries") as task:
+            ranked = retriever.rank(self.texts, vectors, self.depth, task.advance)
+        return self._scored(name, ranked, self._costs(name, encoder, retriever), details)
+
+    def _encoder(self, name: RowName, model: Model) -> Encoder | None:
+        if not name.model:
+            return None
+        return self.encoded.encoder(name.model, name.model if isinstance(model, str) else model)
+
+    def _shaped(self, name: RowName, vectors: Floats) -> Floats:
+        from vectune.encoding import truncated
+
+        return truncated(vectors, name.dims, name.text) if name.dims else vectors
+
+    def _retriever(self, name: RowName, encoder: Encoder | None) -> tuple[Retriever, Json]:
+        from vectune.retrievers import Binary, Dense, Hybrid, Int8, Lexical
+
+        ties = self.encoded.ties
+        if encoder is None:
+            return Lexical(self.encoded.bm25, ties), {"language": self.encoded.language}
+        corpus = self._shaped(name, encoder.corpus)
+        makers: dict[str, type[Dense | Int8 | Binary]] = {"": Dense, "int8": Int8, "binary": Binary}
+        if not name.hybrid:
+            return makers[name.quantization](corpus, ties), {}
+        weight, details = self._weight(name, encoder, corpus)
+        return Hybrid(self.encoded.bm25, corpus, weight, ties), details
+
+    def _weight(self, name: RowName, encoder: Encoder, corpus: Floats) -> tuple[float, Json]:
+        """BM25's weight, chosen on dev; a half where there is nothing to choose on."""
+        from vectune.hybrid import choose_weight, judged_indices
+        from vectune.splits import with_dev
+
+        dataset, chosen_on = self.encoded.dataset, "dev"
+        if not dataset.qrels.get("dev") and dataset.qrels.get("train"):
+            dataset, chosen_on = with_dev(dataset, self.options.seed), "dev, cut from train"
+        if not dataset.qrels.get("dev") or self.split == "dev":
+            why = "it has no dev queries" if self.split != "dev" else "dev is the split that is scored"
+            self.notes.append(f"{name.text}: the weight is .5, for {why} to choose it on.")
+            return 0.5, {"weight": 0.5, "chosen_on": None}
+        queries = dataset.queries_of("dev")
+        place = {chunk: index for index, chunk in enumerate(self.encoded.ids)}
+        weight = choose_weight(
+            self.encoded.bm25,
+            corpus,
+            [query.text for query in queries],
+            self._shaped(name, encoder.queries([query.text for query in queries])),
+            judged_indices(dataset.split("dev"), [query.id for query in queries], place),
+            self.encoded.ties,
+            self.options.hybrid_step,
+        )
+        curve = {f"{at:g}": value for at, value in weight.curve.items()}
+        return weight.value, {"weight": weight.value, "chosen_on": chosen_on, "queries": weight.queries, "curve": curve}
+
+    def _scored(self, name: RowName, ranked: Ranked, costs: Costs, details: Json) -> Row:
+        ids = self.encoded.ids
+        found = {
+            query: {ids[index]: float(score) for index, score in zip(indices, scores, strict=True)}
+            for query, (indices, scores) in zip(self.qrels, ranked, strict=True)
+        }
+        by_measure = per_query(self.qrels, found, self.measures)
+        return Row(
+            name=name.text,
+            kind=name.kind,
+            per_query={query: {m: by_measure[m][query] for m in self.measures} for query in self.qrels},
+            rankings={
+                query: [(chunk, round(score, 6)) for chunk, score in list(hits.items())[: self.options.kept]]
+                for query, hits in found.items()
+            },
+            ranks={query: first_rank(list(hits), self.qrels[query]) for query, hits in found.items()},
+            unanswered=sum(not hits for hits in found.values()),
+            costs=costs,
+            details=details,
+        )
+
+    def _costs(self, name: RowName, encoder: Encoder | None, retriever: Retriever) -> Costs:
+        from vectune.encoding import latency
+
+        texts = self.texts[: self.options.timed_queries]
+        embedding = [0.0] * len(texts) if encoder is None else encoder.query_seconds(tuple(texts))
+        searching = []
+        for text in texts:
+            vectors = None if encoder is None else self._shaped(name, encoder.queries([text]))
+            started = time.perf_counter()
+            retriever.rank([text], vectors, 10)
+            searching.append(time.perf_counter() - started)
+        timing = latency([a + b for a, b in zip(embedding, searching, strict=True)])
+        if encoder is None:
+            return Costs(index_bytes=retriever.index_bytes, query_ms=timing)
+        return Costs(
+            dim=name.dims or encoder.embedder.dim,
+            index_bytes=retriever.index_bytes,
+            documents_per_second=encoder.documents_per_second,
+            query_ms=timing,
+            truncated=encoder.truncated,
+        )

@@ -1,0 +1,250 @@
+"""What a row of the board is: something that ranks the chunks of a corpus for a query.
+
+Names follow one grammar: ``bm25``; ``hybrid:NAME``; an embedder's NAME as ``embedders.factory`` opens it; and behind
+an embedder's name ``@256`` (the first 256 dimensions, for Matryoshka models), ``@int8`` and ``@binary``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from vectune.errors import UsageError
+from vectune.lexical import BM25, zscores
+from vectune.retrieval import top_k, top_of_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from vectune.retrieval import Floats, Ints
+
+    Ranked = list[tuple[Ints, Floats]]  # for each query: indices of chunks, best first, and their scores
+
+QUANTIZATIONS = ("int8", "binary")
+RESCORED = 4  # binary codes shortlist this many times k before rescoring, as Yamada et al. 2021 and its users do
+_ROW_BLOCK = 1 << 24  # scores of a hybrid held at a time: 64 MB
+
+
+@dataclass(frozen=True)
+class RowName:
+    """A row's name taken apart.
+
+    Attributes:
+        text: as it was named; the row's name on the board.
+        model: the embedder's name; empty for ``bm25``.
+        hybrid: fused with BM25.
+        dims: the first dimensions only; 0 keeps all.
+        quantization: ``int8``, ``binary`` or empty.
+    """
+
+    text: str
+    model: str = ""
+    hybrid: bool = False
+    dims: int = 0
+    quantization: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "hybrid" if self.hybrid else "dense" if self.model else "bm25"
+
+
+def parse_name(text: str) -> RowName:
+    """Take a row's name apart.
+
+    Raises:
+        UsageError: an empty name, or something unknown behind an ``@``.
+    """
+    if text == "bm25":
+        return RowName(text)
+    hybrid = text.startswith("hybrid:")
+    model = text.removeprefix("hybrid:")
+    dims, quantization = 0, ""
+    while "@" in model and not Path(model).expanduser().exists():
+        front, _, suffix = model.rpartition("@")
+        if suffix in QUANTIZATIONS and not quantization:
+            quantization = suffix
+        elif re.fullmatch("[1-9][0-9]*", suffix) and not dims:
+            dims = int(suffix)
+        else:
+            raise UsageError(f"'{text}': nothing is known of '@{suffix}'.", "Write NAME@256, NAME@int8 or NAME@binary.")
+        model = front
+    if not model or model == "bm25":
+        raise UsageError(f"'{text}' names no embedder.", "Write hybrid:NAME, where NAME is a model.")
+    if hybrid and quantization:
+        raise UsageError(f"'{text}': a hybrid keeps its vectors in float32.", f"Leave out '@{quantization}'.")
+    return RowName(text, model, hybrid, dims, quantization)
+
+
+class Retriever(Protocol):
+    """Ranks chunks. ``texts`` and ``vectors`` are the same queries; BM25 reads one, vectors the other."""
+
+    @property
+    def index_bytes(self) -> int: ...
+
+    def rank(
+        self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
+    ) -> Ranked:
+        """The best k chunks of each query; fewer where nothing more is found. ``advance`` counts queries."""
+        ...
+
+
+class Lexical:
+    """BM25. A chunk that shares no word with the query is not found."""
+
+    def __init__(self, bm25: BM25, ties: Ints) -> None:
+        self.bm25, self.ties = bm25, ties
+
+    @property
+    def index_bytes(self) -> int:
+        return bm25_bytes(self.bm25)
+
+    def rank(
+        self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
+    ) -> Ranked:
+        found = []
+        for text in texts:
+            scores = self.bm25.scores(text)
+            best = top_of_scores(scores, k, self.ties)
+            best = best[scores[best] > 0]
+            found.append((best, scores[best]))
+            if advance is not None:
+                advance(1)
+        return found
+
+
+class Dense:
+    """Vectors and exact search by dot product."""
+
+    def __init__(self, corpus: Floats, ties: Ints) -> None:
+        self.corpus, self.ties = corpus, ties
+
+    @property
+    def index_bytes(self) -> int:
+        return int(self.corpus.nbytes)
+
+    def rank(
+        self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
+    ) -> Ranked:
+        indices, scores = top_k(_given(vectors), self.corpus, k, self.ties)
+        if advance is not None:
+            advance(len(texts))
+        return list(zip(indices, scores, strict=True))
+
+
+class Int8:
+    """Each dimension in 256 steps between its lowest and highest value in the corpus; queries stay float32."""
+
+    def __init__(self, corpus: Floats, ties: Ints) -> None:
+        self.ties = ties
+        self.low = corpus.min(axis=0)
+        self.step = np.maximum((corpus.max(axis=0) - self.low) / np.float32(255), np.float32(1e-12))
+        self.codes = np.rint((corpus - self.low) / self.step).astype(np.uint8)
+
+    @property
+    def index_bytes(self) -> int:
+        return int(self.codes.nbytes + self.low.nbytes + self.step.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, part: slice | Ints) -> Floats:
+        found: Floats = self.codes[part].astype(np.float32) * self.step + self.low
+        return found
+
+    def rank(
+        self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
+    ) -> Ranked:
+        indices, scores = top_k(_given(vectors), self, k, self.ties)
+        if advance is not None:
+            advance(len(texts))
+        return list(zip(indices, scores, strict=True))
+
+
+class Binary:
+    """One bit a dimension. Bits shortlist ``RESCORED`` times k; the query's floats against the bits give the order."""
+
+    def __init__(self, corpus: Floats, ties: Ints) -> None:
+        self.ties, self.dim = ties, corpus.shape[1]
+        self.codes = np.packbits(corpus > 0, axis=1)
+
+    @property
+    def index_bytes(self) -> int:
+        return int(self.codes.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, part: slice | Ints) -> Floats:
+        bits = np.unpackbits(self.codes[part], axis=-1, count=self.dim).astype(np.float32)
+        return (2 * bits - 1) / np.float32(np.sqrt(self.dim))
+
+    def rank(
+        self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
+    ) -> Ranked:
+        queries = _given(vectors)
+        signs = np.where(queries > 0, 1, -1).astype(np.float32) / np.float32(np.sqrt(self.dim))
+        short, _ = top_k(signs, self, k * RESCORED, self.ties)
+        found = []
+        for query, candidates in zip(queries, short, strict=True):
+            scores = np.einsum("ij,j->i", self[candidates].astype(np.float64), query).astype(np.float32)
+            best = top_of_scores(scores, k, self.ties[candidates])
+            found.append((candidates[best], scores[best]))
+            if advance is not None:
+                advance(1)
+        return found
+
+
+class Hybrid:
+    """``weight · z(BM25) + (1 − weight) · z(cosine)``, z-scores over the corpus for each query."""
+
+    def __init__(self, bm25: BM25, corpus: Floats, weight: float, ties: Ints) -> None:
+        self.bm25, self.corpus, self.weight, self.ties = bm25, corpus, weight, ties
+
+    @property
+    def index_bytes(self) -> int:
+        return int(self.corpus.nbytes) + bm25_bytes(self.bm25)
+
+    def rank(
+        self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
+    ) -> Ranked:
+        found = []
+        for lexical, dense in score_pairs(self.bm25, self.corpus, texts, _given(vectors)):
+            fused = np.float32(self.weight) * lexical + np.float32(1 - self.weight) * dense
+            best = top_of_scores(fused, k, self.ties)
+            found.append((best, fused[best]))
+            if advance is not None:
+                advance(1)
+        return found
+
+
+def score_pairs(bm25: BM25, corpus: Floats, texts: Sequence[str], vectors: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """For each query z(BM25) and z(cosine), both float32 of shape (n,); in blocks, never queries × corpus."""
+    size = max(1, _ROW_BLOCK // max(1, len(corpus)))
+    for start in range(0, len(texts), size):
+        cosines = equal_for_equals(vectors[start : start + size] @ np.asarray(corpus).T)
+        for text, cosine in zip(texts[start : start + size], cosines, strict=True):
+            yield zscores(bm25.scores(text)), zscores(cosine)
+
+
+def equal_for_equals(cosines: NDArray[np.float32]) -> Floats:
+    """Cosines to six digits: BLAS may give equal vectors scores that differ in the last bit."""
+    return np.round(cosines, 6)
+
+
+def bm25_bytes(bm25: BM25) -> int:
+    """Bytes of the index's lists and of its words."""
+    lists = sum(value.nbytes for value in vars(bm25).values() if isinstance(value, np.ndarray))
+    return lists + sum(len(word.encode()) + 8 for word in bm25.vocabulary)
+
+
+def _given(vectors: Floats | None) -> Floats:
+    if vectors is None:
+        raise TypeError("an index of vectors needs the queries' vectors")
+    return vectors
