@@ -1,0 +1,138 @@
+"""A run folder for the report's tests, with text that tries to break out of the page."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+from vectune.board import Board, Costs, Row
+from vectune.dataset import RetrievalDataset
+from vectune.records import Chunk, Query
+from vectune.runs import Json, write_json
+
+MEASURES = ("nDCG@10", "RR@10", "hit@1", "hit@5", "hit@10", "R@10")
+HOSTILE = (
+    "<script>window.broken = true</script>",
+    "{{7*7}} {% for x in y %} ${1+1}",
+    "</script><script>window.broken = true</script>",
+    "--><img src=x onerror='window.broken = true'><!--",
+    "كيف أعيد ضبط التلفاز؟ ‮ override",
+    "Wie ändere ich 👩🏽‍🔧 die Uhrzeit? 時計を合わせる",
+    "]]> &lt;b&gt;bold&lt;/b&gt; \u2028 \u0000 \\u003cscript\\u003e",
+    "x" * 5000,
+)
+SUBJECTS = ("subtitles", "the clock", "Wi-Fi", "the remote", "picture size", "parental lock", "firmware", "surround sound")
+WISHES = ("How do I change {0}?", "{0} not working", "Where is the setting for {0} on the TV?", "reset {0} to default")
+
+
+def make_dataset(queries: int, seed: int = 0) -> RetrievalDataset:
+    """Chunks of 24 manuals and queries with one right chunk each; the first queries and chunks are hostile."""
+    random_ = random.Random(seed)
+    corpus = {}
+    for number in range(max(60, queries)):
+        subject = SUBJECTS[number % len(SUBJECTS)]
+        text = f"Press the home button and open Settings. To change {subject}, choose General and press OK ({number}). "
+        if number < len(HOSTILE):
+            text = HOSTILE[number] + " " + text
+        chunk = Chunk(
+            text * random_.randint(1, 5), title=f"Manual {number % 24}: {subject}", source=f"manuals/tv-{number % 24}.pdf",
+            document_id=f"document-{number % 24}", page=number % 40 + 1, id=f"c{number}",
+        )  # fmt: skip
+        corpus[chunk.id] = chunk
+    texts = [*HOSTILE, *(WISHES[i % 4].format(SUBJECTS[i % 8]) + f" ({i})" for i in range(max(queries - len(HOSTILE), 0)))]
+    found = {
+        f"q{i}": Query(text, style=("question", "keywords", "title")[i % 3], writer="extractive", id=f"q{i}")
+        for i, text in enumerate(texts[:queries])
+    }
+    qrels = {query: {f"c{i}": 1} for i, query in enumerate(found)}
+    info: Json = {
+        "name": "manuals",
+        "generated": True,
+        "filters": {"no_answer": {"count": 41, "examples": ["<b>what</b> is it", "page 12"]}, "duplicate": 7},
+        "skipped": [{"source": "manuals/<broken>.pdf", "reason": "encrypted"}],
+        "warnings": ["3 documents hold no text."],
+    }
+    return RetrievalDataset(corpus, found, {"test": qrels}, info)
+
+
+def make_row(name: str, dataset: RetrievalDataset, skill: float, seed: int, kind: str = "dense") -> Row:
+    """A row whose first right chunk stands at a random rank; higher ``skill`` puts it further up."""
+    random_ = random.Random(seed)
+    ids = list(dataset.corpus)
+    per_query, rankings, ranks = {}, {}, {}
+    for query, judged in dataset.qrels["test"].items():
+        rank = int(random_.expovariate(1.0) ** 2 * 12 * (1 - skill)) + 1
+        right = next(iter(judged))
+        others = [chunk for chunk in random_.sample(ids, 11) if chunk != right][:10]
+        if rank <= 10:
+            others.insert(rank - 1, right)
+        rankings[query] = [(chunk, round(1 - i / 20, 3)) for i, chunk in enumerate(others[:10])]
+        ranks[query] = rank if rank <= 100 else 0
+        per_query[query] = _measures(rank)
+    costs = Costs(384, len(ids) * 1536, 140.0, {"median": 9.1, "p95": 12.4}, 0, None, 12)
+    return Row(name, kind, per_query, rankings, ranks, 1, costs)
+
+
+def _measures(rank: int) -> dict[str, float]:
+    found = rank <= 10
+    return {
+        "nDCG@10": 1 / math.log2(rank + 1) if found else 0.0,
+        "RR@10": 1 / rank if found else 0.0,
+        "hit@1": float(rank == 1),
+        "hit@5": float(rank <= 5),
+        "hit@10": float(found),
+        "R@10": float(found),
+    }
+
+
+def make_run(folder: Path, queries: int = 160, tuned_skill: float = 0.75) -> Path:
+    """Write a run folder as ``vectune run`` leaves it, without the report."""
+    dataset = make_dataset(queries)
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset.write(folder / "dataset")
+    tuned = str(folder / "model")
+    rows = (
+        make_row("bm25", dataset, 0.7, 1, "bm25"),
+        make_row("all-MiniLM-L6-v2", dataset, 0.5, 2),
+        make_row(tuned, dataset, tuned_skill, 3),
+        make_row("hybrid:<i>all</i>-MiniLM-L6-v2", dataset, 0.72, 4, "hybrid"),
+    )
+    clusters = {query: f"document-{i % 24}" for i, query in enumerate(dataset.queries)}
+    board = Board("manuals", "test", len(dataset.corpus), queries, rows, MEASURES, True, 100, clusters)
+    board.write(folder / "board.json")
+    write_json(folder / "run.json", run_json())
+    artifact = {"kind": "full", "base": "all-MiniLM-L6-v2", "base_fingerprint": "8f2c11d09a", "method": "full"}
+    write_json(folder / "model" / "vectune.json", artifact)
+    for name, seconds in (("documents", 4.2), ("chunks", 1.1), ("queries", 12.5), ("tune", 184.0), ("evaluate", 22.4)):
+        write_json(folder / "stages" / f"{name}.json", {"key": name * 4, "seconds": seconds, "summary": {}})
+    lines = [*events(), '{"kind": "train", "st']  # a killed run leaves a broken last line
+    (folder / "events.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def run_json() -> Json:
+    return {
+        "vectune": "0.1.0",
+        "created": "2026-11-23T07:00:00",
+        "command": "vectune run manuals --out run",
+        "config": {"model": "all-MiniLM-L6-v2", "seed": 0, "tune": {"epochs": 3, "rate": 1e-4, "note": "<b>x</b>"}},
+        "versions": {"vectune": "0.1.0", "torch": "2.13.0"},
+        "seed": 0,
+        "inputs": {"paths": ["manuals"], "hash": "a" * 64},
+        "machine": {"cpu": "2 cores", "memory": "24 GiB"},
+    }
+
+
+def events() -> list[str]:
+    random_ = random.Random(5)
+    found: list[dict[str, Any]] = []
+    for step in range(1, 301):
+        loss = 0.35 + 2.1 * math.exp(-step / 60) + random_.gauss(0, 0.09)
+        found.append({"time": 1.0, "kind": "train", "step": step, "loss": loss})
+        if step % 50 == 0:
+            value = 0.55 + 0.1 * (1 - math.exp(-step / 80)) - (0.01 if step > 250 else 0)
+            found.append({"time": 1.0, "kind": "dev", "step": step, "value": value})
+    return [json.dumps(event) for event in found]
