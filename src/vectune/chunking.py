@@ -182,6 +182,15 @@ class Chunker:
             raise UsageError(f"an overlap of {options.overlap} tokens: it must be from 0 to half a chunk ({most}).")
         self._splitters: dict[tuple[bool, int], Callable[[str], list[tuple[int, str]]]] = {}
 
+    @classmethod
+    def for_model(cls, model: str | Path, options: ChunkOptions = ChunkOptions()) -> Chunker:
+        """A chunker that counts with the model's tokenizer and fills what the model reads.
+
+        Raises:
+            ModelError: there is no such model, or it has no ``tokenizer.json``.
+        """
+        return cls(load_tokenizer(model), model_reads(model), options)
+
     def split(self, document: Document) -> list[Chunk]:
         """The document's chunks in order; pieces without a letter or digit are left out."""
         limit = self.size // TITLE_SHARE

@@ -53,7 +53,7 @@ class _Line:
 
 def join_pages(pages: Sequence[str]) -> PageText:
     """Make one text of the pages' plain lines."""
-    lines = _without_running_heads([[line.strip() for line in page.splitlines()] for page in pages])
+    lines = _without_running_heads([[line.strip() for line in _broken_at_bullets(page)] for page in pages])
     rows = [_Line(line, number) for number, page in enumerate(lines) for line in page if line]
     if not rows:
         return PageText(pages=(0,) * len(pages))
@@ -62,6 +62,10 @@ def join_pages(pages: Sequence[str]) -> PageText:
         row.joins_next = continues(row.text, following.text, width)
     _mark_headings(rows, width)
     return _assemble(rows, len(pages))
+
+
+def _broken_at_bullets(page: str) -> list[str]:
+    return re.sub(r" (?=[•●▪◦‣] )", "\n", page).splitlines()
 
 
 def full_width(lines: Sequence[str]) -> int:
@@ -118,6 +122,13 @@ def _mark_headings(rows: list[_Line], width: int) -> None:
         level = heading_level(row.text)
         if level and (len(rows[index + 1].text) > 0.6 * width or heading_level(rows[index + 1].text)):
             row.heading = level
+            if before is not None and before.heading and _is_rest(before.text, row.text, width):
+                before.joins_next, row.heading = True, 0
+
+
+def _is_rest(heading: str, line: str, width: int) -> bool:
+    """Whether a line is the second one of a long heading."""
+    return len(heading) > 0.5 * width and not _NUMBERED.match(line) and heading.isupper() == line.isupper()
 
 
 def heading_level(line: str) -> int:
@@ -151,7 +162,8 @@ def _assemble(rows: list[_Line], count: int) -> PageText:
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         first.setdefault(row.page, length)
         if row.heading:
-            headings.append(Heading(length, row.heading, row.text))
+            rest = f" {following.text}" if row.joins_next and following is not None else ""
+            headings.append(Heading(length, row.heading, row.text + rest))
         text, gap = row.text, ""
         if following is not None:
             text, gap = _joint(row, following, words)
