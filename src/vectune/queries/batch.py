@@ -1,0 +1,204 @@
+"""The OpenAI Batch API: all requests in a file, answers within a day, at half the price.
+
+A batch's id is on disk as soon as the server names it; a run that was killed finds the batch again and waits on. A
+batch that was sent but whose id was lost is recognized by the hash of its requests in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from vectune.errors import EndpointError
+from vectune.progress import Progress
+from vectune.queries.answers import Answer, Answers
+from vectune.queries.asking import Done, Job, Usage
+from vectune.queries.planning import Ask
+from vectune.queries.pricing import Price, count_tokens
+from vectune.runs import Json, hash_of
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types import Batch
+
+MOST_REQUESTS, MOST_BYTES = 50_000, 100_000_000  # of one batch; the API takes 50,000 and 200 MB
+_ROUNDS = 3  # times that failed lines are sent again
+_ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+@dataclass
+class BatchAsker:
+    """Asks through batches; the same face as ``Asker``."""
+
+    model: str
+    address: str
+    key: str
+    answers: Answers
+    job: Job
+    price: Price | None
+    budget: float | None
+    poll: float
+    progress: Progress
+    usage: Usage
+    failed: list[tuple[Ask, str]] = field(default_factory=list)
+    stopped: str = ""
+
+    def ask(self, asks: Sequence[Ask]) -> Iterator[Done]:
+        """Answers as batches end.
+
+        Raises:
+            EndpointError: the server refuses the key, or has no Batch API.
+        """
+        from openai import APIError, OpenAI
+
+        self._reasons: dict[str, str] = {}
+        self._schema_works = True
+        pending = {ask.key: ask for ask in asks}
+        with OpenAI(api_key=self.key, base_url=self.address, max_retries=5) as client:
+            try:
+                yield from self._collect_open(client, pending)
+                affordable = self._within_budget(list(pending.values()))
+                pending = {ask.key: ask for ask in affordable}
+                for _ in range(_ROUNDS):
+                    for requests in self._files(list(pending.values())):
+                        self._send(client, requests)
+                    yield from self._collect_open(client, pending)
+            except APIError as error:
+                raise EndpointError(f"{self.address}: the batch failed ({error}).") from None
+        self.failed = [(ask, self._reasons.get(key, "not in the batch's output")) for key, ask in pending.items()]
+
+    def _within_budget(self, asks: list[Ask]) -> list[Ask]:
+        if self.budget is None or self.price is None:
+            return asks
+        affordable, money = [], self.usage.money or 0.0
+        for ask in asks:
+            money += self.job.cost(ask, self.job.message(ask), self.price)
+            if money > self.budget:
+                self.stopped = f"the budget of ${self.budget:g} is used up"
+                break
+            affordable.append(ask)
+        return affordable
+
+    # Sending
+
+    def _files(self, asks: list[Ask]) -> Iterator[dict[str, bytes]]:
+        """The requests as lines by key, in portions that one batch takes."""
+        portion: dict[str, bytes] = {}
+        size = 0
+        for ask in asks:
+            line = self._line(ask)
+            if portion and (len(portion) >= MOST_REQUESTS or size + len(line) > MOST_BYTES):
+                yield portion
+                portion, size = {}, 0
+            portion[ask.key] = line
+            size += len(line)
+        if portion:
+            yield portion
+
+    def _line(self, ask: Ask) -> bytes:
+        body: Json = {"model": self.model, "messages": [{"role": "user", "content": self.job.message(ask)}]}
+        schema = self.job.schema(ask) if self._schema_works else None
+        if schema is not None:
+            body["response_format"] = schema
+        request = {"custom_id": ask.key, "method": "POST", "url": "/v1/chat/completions"}
+        return json.dumps({**request, "body": {**body, **self.job.settings}}).encode() + b"\n"
+
+    def _send(self, client: OpenAI, requests: dict[str, bytes]) -> None:
+        mark = hash_of(sorted(line.decode() for line in requests.values()))[:32]
+        lost = next((batch for batch in _recent(client) if (batch.metadata or {}).get("vectune") == mark), None)
+        if lost is not None and lost.status not in _ENDED:
+            batch = lost
+        else:
+            file = client.files.create(file=("queries.jsonl", b"".join(requests.values())), purpose="batch")
+            # Not repeated by the client: a second try after a lost answer could pay twice.
+            batch = client.with_options(max_retries=0).batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
+                metadata={"vectune": mark},
+            )  # fmt: skip
+        self.usage.requests += len(requests)
+        self.answers.add_batch(batch.id, self.address, self.model, requests)
+        self.progress.say(
+            f"Batch {batch.id} with {len(requests):,} requests is sent; this run can be stopped and resumed."
+        )
+
+    # Collecting
+
+    def _collect_open(self, client: OpenAI, pending: dict[str, Ask]) -> Iterator[Done]:
+        """Wait for all batches that were sent, by this run or one before; takes what they answer out of ``pending``."""
+        for name in self.answers.open_batches(self.address, self.model):
+            batch = self._wait(client, name)
+            for file in (batch.output_file_id, batch.error_file_id) if batch else ():
+                for lines in _lines(client, file):
+                    yield from self._take(lines, pending)
+            if batch is not None and batch.status == "failed":
+                reasons = [error.message for error in (batch.errors.data or [])] if batch.errors else []
+                self._reasons.update(dict.fromkeys(pending, f"the batch failed: {'; '.join(map(str, reasons))[:300]}"))
+            self.answers.close_batch(name)
+
+    def _wait(self, client: OpenAI, name: str) -> Batch | None:
+        """The batch once it ended; None for one that the server does not know any more."""
+        from openai import NotFoundError
+
+        while True:
+            try:
+                batch = client.batches.retrieve(name)
+            except NotFoundError:
+                return None
+            if batch.status in _ENDED:
+                return batch
+            time.sleep(self.poll)
+
+    def _take(self, lines: Sequence[Json], pending: dict[str, Ask]) -> Iterator[Done]:
+        """Keep the answers of these lines, then hand over those that are wanted."""
+        read = [(str(line.get("custom_id")), answer) for line in lines if (answer := self._read(line)) is not None]
+        read = [
+            (key, replace(answer, queries=len(pending[key].styles)) if key in pending else answer)
+            for key, answer in read
+        ]
+        self.answers.put(self.model, read)
+        yield from ((pending.pop(key), answer) for key, answer in read if key in pending)
+
+    def _read(self, line: Json) -> Answer | None:
+        key, response = str(line.get("custom_id")), line.get("response") or {}
+        body = response.get("body") or {}
+        choices = body.get("choices") if isinstance(body, dict) else None
+        if response.get("status_code") != 200 or not choices:
+            self._note_failure(key, response.get("status_code"), body, line)
+            return None
+        answer = _answer(choices[0], body.get("usage") or {})
+        self.usage.add(answer, self.price)
+        if not self.job.usable(answer):
+            self._reasons[key] = f"the answer holds no query: {answer.text.strip()[:120]!r}"
+            return None
+        return answer
+
+    def _note_failure(self, key: str, status: Any, body: Any, line: Json) -> None:
+        error = (body.get("error") if isinstance(body, dict) else None) or line.get("error") or {}
+        message = str(error.get("message") if isinstance(error, dict) else error)[:300]
+        if status == 400 and "response_format" in message:
+            self._schema_works = False
+        self._reasons[key] = f"{status}: {message}"
+
+
+def _recent(client: OpenAI) -> Sequence[Batch]:
+    return client.batches.list(limit=100).data
+
+
+def _lines(client: OpenAI, file: str | None) -> Iterator[list[Json]]:
+    """The lines of a result file, some hundreds at a time: one write to disk for each portion."""
+    lines = [line for line in client.files.content(file).text.split("\n") if line.strip()] if file else []
+    for start in range(0, len(lines), 500):
+        yield [json.loads(line) for line in lines[start : start + 500]]
+
+
+def _answer(choice: Json, usage: Json) -> Answer:
+    text = (choice.get("message") or {}).get("content") or ""
+    return Answer(
+        text,
+        tokens_in=int(usage.get("prompt_tokens") or 0),
+        tokens_out=int(usage.get("completion_tokens") or count_tokens(text)),
+        truncated=choice.get("finish_reason") == "length",
+    )

@@ -1,0 +1,311 @@
+"""One chat request to an OpenAI-compatible server, with everything that can go wrong on the way.
+
+Retries are ours, not the client's: backoff with jitter (Brooker, "Exponential Backoff And Jitter", AWS 2015),
+Retry-After as the least wait and for all requests at once, requests and tokens a minute under the user's limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from vectune.errors import EndpointError, UsageError
+from vectune.queries.answers import Answer
+from vectune.queries.pricing import count_tokens
+from vectune.runs import Json
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletion
+
+DEFAULT_ADDRESS = "https://api.openai.com/v1"
+LONGEST_WAIT = 300.0  # seconds; a server that names more is taken to mean "not today"
+_BUSY_PATIENCE = 5  # times as many attempts for "too many requests" as for failures: waiting is what it asks for
+_LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+
+
+def server_address(base_url: str | None) -> str:
+    """The address of the server: as given, else ``OPENAI_BASE_URL``, else OpenAI's."""
+    return (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ADDRESS).rstrip("/")
+
+
+def is_local(address: str) -> bool:
+    """True for a server on this machine, which needs no key."""
+    return (urlsplit(address).hostname or "") in _LOCAL
+
+
+def api_key(address: str, given: str | None, variable: str) -> str:
+    """The key to send.
+
+    Raises:
+        UsageError: there is none and the server is not on this machine.
+    """
+    key = given or os.environ.get(variable)
+    if key:
+        return key
+    if is_local(address):
+        return "none"
+    raise UsageError(
+        f"No key for {address}: the environment variable {variable} is not set.",
+        f"export {variable}=..., or name a server of your own with OPENAI_BASE_URL=http://localhost:8000/v1.",
+    )
+
+
+class Refused(Exception):
+    """This request cannot succeed, others may: too long, refused by a content filter, unreadable again and again."""
+
+
+class Pace:
+    """Keeps requests and tokens a minute under their limits, and all requests still while the server asks for it."""
+
+    def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        self._request_seconds = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._token_seconds = 60 / tokens_per_minute if tokens_per_minute else 0.0
+        self._next = self._held = 0.0
+
+    async def turn(self, tokens: int) -> None:
+        """Wait until the next request may go; requests are spread evenly."""
+        start = max(self._next, time.monotonic())
+        self._next = start + max(self._request_seconds, tokens * self._token_seconds)
+        while (wait := max(start, self._held) - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+
+    def hold(self, seconds: float) -> None:
+        """No request leaves for this long."""
+        self._held = max(self._held, time.monotonic() + seconds)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often and how patiently a request is repeated.
+
+    Attributes:
+        attempts: tries before a request counts as failed.
+        first_wait: seconds of the first backoff; doubles each time, drawn between half of it and all of it.
+        longest_wait: ceiling of the backoff.
+    """
+
+    attempts: int = 6
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+
+    def wait(self, attempt: int) -> float:
+        """Seconds before the next try after this one (counted from 0)."""
+        ceiling = min(self.longest_wait, self.first_wait * 2.0**attempt)
+        return ceiling * random.uniform(0.5, 1.0)
+
+
+class ChatEndpoint:
+    """A model behind a server. Make it and use it within one event loop; ``close`` it there.
+
+    Args:
+        model: the name the server knows.
+        address: base URL.
+        key: sent as bearer token.
+        timeout: seconds for one request.
+        pace: shared limits.
+        retries: see there.
+    """
+
+    def __init__(self, model: str, address: str, key: str, timeout: float, pace: Pace, retries: Retries) -> None:
+        self.model, self.address, self.pace, self.retries = model, address, pace, retries
+        self._timeout = timeout
+        self._key = key
+        self._client: AsyncOpenAI | None = None
+        self.schema_works = True  # until the server refuses structured output
+        self.tokens_field = "max_tokens"
+        self.ever_answered = False
+        self.sent = 0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def ask(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Answer:
+        """The model's answer to one message.
+
+        Raises:
+            Refused: this request failed for good.
+            EndpointError: no request will succeed: key refused, model unknown, account empty, nothing there at all.
+        """
+        failures = busy = reworded = 0
+        while True:
+            await self.pace.turn(count_tokens(prompt))
+            try:
+                return await self._once(prompt, settings, schema if self.schema_works else None)
+            except _Busy as problem:
+                busy += 1
+                if busy >= self.retries.attempts * _BUSY_PATIENCE:
+                    raise Refused(str(problem)) from None
+                await self._wait(problem, min(busy - 1, 6))
+            except _Reworded as problem:  # this server is asked differently from now on
+                reworded += 1
+                if reworded > 3:
+                    raise Refused(str(problem)) from None
+            except _Failed as problem:
+                failures += 1
+                if failures >= self.retries.attempts:
+                    if not self.ever_answered and problem.unreachable:
+                        raise EndpointError(f"{self.address} cannot be reached ({problem}).", _ADDRESS_HINT) from None
+                    raise Refused(str(problem)) from None
+                await self._wait(problem, failures - 1)
+
+    async def _wait(self, problem: _Failed, attempt: int) -> None:
+        if problem.retry_after is None:
+            await asyncio.sleep(self.retries.wait(attempt))
+            return
+        if problem.retry_after > LONGEST_WAIT:
+            raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}")
+        self.pace.hold(problem.retry_after)
+        await asyncio.sleep(problem.retry_after * random.uniform(1.0, 1.1))
+
+    async def _once(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Answer:
+        import openai
+
+        self.sent += 1
+        try:
+            async with asyncio.timeout(self._timeout) if hasattr(asyncio, "timeout") else _NoTimeout():
+                completion = await self._create(prompt, settings, schema)
+        except (openai.APITimeoutError, TimeoutError):
+            raise _Failed(f"no answer within {self._timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            raise _Failed(f"connection failed: {error.__cause__ or error}", unreachable=True) from None
+        except openai.APIStatusError as error:
+            raise self._refusal(error, schema is not None) from None
+        except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
+            raise _Failed(f"unreadable answer: {error}") from None
+        return self._read(completion, prompt)
+
+    async def _create(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> ChatCompletion:
+        fields = dict(settings)
+        if "max_tokens" in fields:
+            fields[self.tokens_field] = fields.pop("max_tokens")
+        if schema is not None:
+            fields["response_format"] = schema
+        completion: ChatCompletion = await self._open().chat.completions.create(
+            model=self.model, messages=[{"role": "user", "content": prompt}], **fields
+        )
+        return completion
+
+    def _open(self) -> AsyncOpenAI:
+        if self._client is None:
+            from openai import AsyncOpenAI
+
+            self._client = AsyncOpenAI(api_key=self._key, base_url=self.address, timeout=self._timeout, max_retries=0)
+        return self._client
+
+    def _read(self, completion: Any, prompt: str) -> Answer:
+        choices = getattr(completion, "choices", None)
+        if not choices or choices[0].message is None:
+            error = getattr(completion, "error", None)
+            message = error.get("message") if isinstance(error, dict) else error
+            raise _Failed(f"no answer in the answer: {message or str(completion)[:200]}")
+        self.ever_answered = True
+        choice, usage = choices[0], completion.usage
+        text = choice.message.content or ""
+        return Answer(
+            text,
+            tokens_in=getattr(usage, "prompt_tokens", None) or count_tokens(prompt),
+            tokens_out=getattr(usage, "completion_tokens", None) or count_tokens(text),
+            truncated=choice.finish_reason == "length",
+        )
+
+    def _refusal(self, error: Any, sent_schema: bool) -> Exception:
+        """What an error status means."""
+        status, message = error.status_code, _message(error)
+        if status in (401, 403):
+            return EndpointError(f"{self.address} refused the key ({status}): {message}", _KEY_HINT)
+        if status == 404:
+            known = f"{self.address} does not know the model '{self.model}', or the address is wrong (404)"
+            return EndpointError(f"{known}: {message}", _ADDRESS_HINT)
+        if getattr(error, "code", None) == "insufficient_quota" or status == 402:
+            return EndpointError(f"{self.address}: the account is empty: {message}")
+        if status in (408, 409, 425, 429) or status >= 500:
+            kind = _Busy if status == 429 else _Failed
+            return kind(f"{status}: {message}", retry_after=_retry_after(error.response.headers))
+        if self._other_words(message, sent_schema):
+            return _Reworded(f"{status}: {message}")
+        return Refused(f"{status}: {message}")
+
+    def _other_words(self, message: str, sent_schema: bool) -> bool:
+        """Learn from a 400 what this server does not take; False when there is nothing to learn."""
+        if "max_completion_tokens" in message:
+            self.tokens_field = "max_completion_tokens"
+            return True
+        too_long = any(word in message.lower() for word in ("context length", "too long", "too many tokens"))
+        if sent_schema and not too_long:  # requests sent before the first one found out also come here
+            self.schema_works = False
+            return True
+        return False
+
+
+_KEY_HINT = "Check the key, and that it belongs to this address."
+_ADDRESS_HINT = "Check the model's name and the address (OPENAI_BASE_URL; it usually ends in /v1)."
+
+
+class _Failed(Exception):
+    """One try failed; another may succeed."""
+
+    def __init__(self, message: str, retry_after: float | None = None, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after, self.unreachable = retry_after, unreachable
+
+
+class _Busy(_Failed):
+    """The server asks for patience."""
+
+
+class _Reworded(Exception):
+    """Refused for the way it was asked; the endpoint has learnt another."""
+
+
+class _NoTimeout:
+    """For Python 3.10, where the client's own timeout must do."""
+
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(self, *exception: object) -> None: ...
+
+
+def _message(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)[:300]
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds named by Retry-After (or OpenAI's retry-after-ms), as a number or a date."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after")
+        return None if value is None else max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def queries_schema(count: int, styles: Sequence[str]) -> Json:
+    """``response_format`` for this many queries."""
+    query = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "style": {"type": "string", "enum": list(dict.fromkeys(styles))}},
+        "required": ["text", "style"],
+        "additionalProperties": False,
+    }
+    schema = {
+        "type": "object",
+        "properties": {"queries": {"type": "array", "items": query, "minItems": count, "maxItems": count}},
+        "required": ["queries"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "queries", "strict": True, "schema": schema}}

@@ -1,0 +1,254 @@
+"""Queries out of whatever a model answered: JSON, cut-off JSON, numbered lists, bullets, preambles, reasoning.
+
+Servers without structured output wrap their answer in code fences, announce it ("Here are two questions:"), think
+aloud, or stop in the middle of a string. A query that was cut off is never returned.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+LONGEST_QUERY = 600  # characters; what is longer is prose, not a query
+_TEXT_KEYS = ("text", "query", "question", "q", "content")
+_LIST_KEYS = ("queries", "questions", "items", "results", "data")
+_THINKING = re.compile(r"<(think|thinking|reasoning|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_OPEN_THINKING = re.compile(r"<(think|thinking|reasoning|thought)>", re.IGNORECASE)
+_CLOSE_THINKING = re.compile(r"</(think|thinking|reasoning|thought)>", re.IGNORECASE)
+_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
+_MARKER = re.compile(
+    r"^\s*(?:#{1,6}\s+)?(?:\*\*|__)?\s*"
+    r"(?:\(?\d{1,2}\s*[.):\]](?:\*\*|__)?\s+|\d{1,2}\s+[-–]\s+|[-*+•–‣◦]\s+"
+    r"|Q\d{0,2}\s*[:.)]\s*|(?:query|question)\s*#?\d{0,2}\s*(?:[:.)]|\s-\s)\s*)(?:\*\*|__)?\s*",
+    re.IGNORECASE,
+)
+_ANSWER = re.compile(r"^\s*(?:\*\*)?(?:A\d{0,2}|answer\s*\d{0,2})\s*:", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(?:\*\*|__)?\[?\(?(?:style\s*[:=]\s*)?(question|keywords?|problem(?: statement)?|claim|statement|query)\)?\]?"
+    r"\s*(?:\*\*|__)?\s*(?:[:：]|\s[–-]\s)\s*(?:\*\*|__)?\s*",
+    re.IGNORECASE,
+)
+_CHATTER = re.compile(
+    r"^(?:here (?:are|is)|below (?:are|is)|sure[,.! ]|certainly|of course|okay|ok[,.!]|i hope|let me know"
+    r"|these (?:queries|questions)|(?:the )?(?:queries|questions|answer|output|json|note)\b[^?]{0,60}:\s*$"
+    r"|i am sorry|i'm sorry|i cannot (?:write|generate|help)|as an ai|hier sind|voici|aquí (?:hay|tienes|están)|ecco)",
+    re.IGNORECASE,
+)
+_QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "`": "`", "‘": "’", "「": "」"}
+
+
+@dataclass(frozen=True)
+class ParsedQuery:
+    """A query's text and the style the model named for it, if any."""
+
+    text: str
+    style: str = ""
+
+
+def parse_queries(answer: str, limit: int | None = None, truncated: bool = False) -> list[ParsedQuery]:
+    """The queries in an answer, in its order, each text once; an empty list when there is none.
+
+    Args:
+        answer: the model's text.
+        limit: at most this many; None returns all.
+        truncated: the model was cut off (``finish_reason`` is ``length``), so a last line without an end is dropped.
+    """
+    text = _without_thinking(answer)
+    found = _from_json(text)
+    if found is None:
+        found = list(_from_lines(_inside_fence(text), truncated))
+    unique: dict[str, ParsedQuery] = {}
+    for position, query in enumerate(found, start=1):
+        cleaned = clean(query.text, position)
+        if is_query(cleaned):
+            unique.setdefault(cleaned.casefold(), ParsedQuery(cleaned, query.style.strip().casefold()))
+    return list(unique.values())[:limit]
+
+
+def clean(text: str, position: int = 0) -> str:
+    """One line without list markers, labels, mark-up and the quotes around it.
+
+    Args:
+        text: what the model gave.
+        position: 1-based place in the answer; only this number is taken for a marker ("2. Weltkrieg" keeps its 2.).
+    """
+    line = " ".join(text.split())
+    previous = None
+    while line != previous:
+        previous = line
+        number = re.match(r"\(?(\d{1,2})\s*[.):\]]\s", line)
+        if number is None or int(number.group(1)) == position:
+            line = _MARKER.sub("", line, count=1)
+        line = _LABEL.sub("", line, count=1).strip()
+        for mark in ("**", "__", "*"):
+            if line.startswith(mark) and line.endswith(mark) and len(line) > 2 * len(mark):
+                line = line[len(mark) : -len(mark)].strip()
+        if len(line) > 1 and _QUOTES.get(line[0]) == line[-1] and line[0] not in line[1:-1]:
+            line = line[1:-1].strip()
+    return line
+
+
+def is_query(text: str) -> bool:
+    """True for something that could be typed into a search box: letters or digits, not endless, no chatter."""
+    has_word = any(character.isalnum() for character in text)
+    return has_word and 2 <= len(text) <= LONGEST_QUERY and not _CHATTER.match(text)
+
+
+def _without_thinking(text: str) -> str:
+    text = _THINKING.sub("", text)
+    # Some servers swallow the opening tag; others stop before the closing one, and then there is no answer.
+    closed = list(_CLOSE_THINKING.finditer(text))
+    if closed:
+        text = text[closed[-1].end() :]
+    opened = _OPEN_THINKING.search(text)
+    return text[: opened.start()] if opened else text
+
+
+def _inside_fence(text: str) -> str:
+    fenced: list[str] = _FENCE.findall(text)
+    return "\n".join(fenced) if fenced else text
+
+
+# JSON
+
+
+def _from_json(text: str) -> list[ParsedQuery] | None:
+    """Queries of the first JSON value that holds some; None when the text holds no such value."""
+    for start in _json_starts(text):
+        value = _decoded(text[start:])
+        found = list(_walk(value)) if value is not None else []
+        if found:
+            return found
+    return _from_python(text)
+
+
+def _from_python(text: str) -> list[ParsedQuery] | None:
+    """The same for a Python literal, which is what models write that forget JSON's double quotes."""
+    start, end = text.find("{"), text.rfind("}")
+    if not 0 <= start < end or end - start > 100_000:
+        return None
+    try:
+        return list(_walk(ast.literal_eval(text[start : end + 1]))) or None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _json_starts(text: str) -> Iterator[int]:
+    for found in re.finditer(r"[\[{]", text):
+        following = text[found.end() :].lstrip()[:1]
+        if following in ('"', "{", "[", "'", "}", "]"):
+            yield found.start()
+
+
+def _decoded(text: str) -> Any:
+    """The JSON value at the start of the text; of a cut-off one, what is complete."""
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return _repaired(text)
+
+
+def _repaired(text: str) -> Any:
+    """Close a JSON text after its last complete value; None where that gives nothing either."""
+    try:
+        ends = list(_value_ends(text[:200_000]))
+        for end, closing in reversed(ends[-50:]):
+            try:
+                return json.loads(text[:end] + closing, strict=False)
+            except ValueError:
+                continue
+    except RecursionError:
+        pass
+    return None
+
+
+def _value_ends(text: str) -> Iterator[tuple[int, str]]:
+    """Each place where a string, object or list ends, and the brackets that would close the text there."""
+    open_brackets: list[str] = []
+    inside = escaped = False
+    for index, character in enumerate(text):
+        if inside:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                inside = False
+                yield index + 1, "".join(reversed(open_brackets))
+        elif character == '"':
+            inside = True
+        elif character in "[{":
+            open_brackets.append("]" if character == "[" else "}")
+        elif character in "]}":
+            if not open_brackets or open_brackets.pop() != character:
+                return
+            yield index + 1, "".join(reversed(open_brackets))
+
+
+def _walk(value: Any) -> Iterator[ParsedQuery]:
+    """Queries in a decoded value: strings of a list, objects with a text, and lists under the usual names."""
+    if isinstance(value, list):
+        for entry in value:
+            if isinstance(entry, str):
+                yield ParsedQuery(entry)
+            else:
+                yield from _walk(entry)
+    elif isinstance(value, dict):
+        named = {str(key).casefold(): entry for key, entry in value.items()}
+        text = next((named[key] for key in _TEXT_KEYS if isinstance(named.get(key), str)), None)
+        nested = [entry for key, entry in named.items() if key in _LIST_KEYS and isinstance(entry, list | dict)]
+        if text is not None:
+            style = named.get("style") or named.get("type") or ""
+            yield ParsedQuery(text, style if isinstance(style, str) else "")
+        elif nested:
+            for entry in nested:
+                yield from _walk(entry)
+        else:
+            yield from _walk_values(named)
+
+
+def _walk_values(named: dict[str, Any]) -> Iterator[ParsedQuery]:
+    """``{"question": [...], "1": "...", "query_2": "..."}``: styles or numbers as keys."""
+    for key, entry in named.items():
+        if isinstance(entry, str) and re.fullmatch(r"(?:query|question|q)?[ _-]?\d+", key):
+            yield ParsedQuery(entry)
+        elif isinstance(entry, str | list) and key in ("question", "keywords", "problem", "claim"):
+            yield from (
+                ParsedQuery(text, key)
+                for text in ([entry] if isinstance(entry, str) else entry)
+                if isinstance(text, str)
+            )
+        elif isinstance(entry, list | dict):
+            yield from _walk(entry)
+
+
+# Lists in plain text
+
+
+def _from_lines(text: str, truncated: bool) -> Iterator[ParsedQuery]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if truncated and lines and not text.endswith("\n") and not lines[-1].rstrip().endswith(("?", ".", "!", '"')):
+        lines.pop()
+    marked = [line for line in lines if _MARKER.match(line) or _LABEL.match(line)]
+    if marked:
+        lines = marked
+    elif len(lines) > 1:  # no markers: a preamble ends with a colon
+        lines = [line for line in lines if not line.rstrip().rstrip("*_").endswith(":")]
+    for line in lines:
+        if _looks_like_json(line) or _ANSWER.match(line):
+            continue
+        label = _LABEL.match(_MARKER.sub("", line, count=1)) or _LABEL.match(line)
+        yield ParsedQuery(_MARKER.sub("", line, count=1), _style_name(label.group(1)) if label else "")
+
+
+def _looks_like_json(line: str) -> bool:
+    return line.lstrip()[:1] in "{}[]" or bool(re.match(r'^\s*"\w+"\s*:', line))
+
+
+def _style_name(label: str) -> str:
+    first = label.casefold().split()[0]
+    return {"keyword": "keywords", "statement": "claim", "query": ""}.get(first, first)
