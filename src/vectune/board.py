@@ -15,7 +15,8 @@
                          "truncated": 12 | null},
                "details": {...}}],                               hybrid: weight, curve and where it was chosen
      "title": "emanual, test split, generated queries", "generated": true, "depth": 100,
-     "measures": ["nDCG@10", ...], "clusters": {QUERY_ID: DOCUMENT_ID, ...}, "notes": ["..."]}
+     "measures": ["nDCG@10", ...], "notes": ["..."],
+     "clusters": {QUERY_ID: DOCUMENT_ID, ...}, "clustered_by": "document" | "chunk"}
 
 The order of queries is the same everywhere. Equal scores are ordered by chunk id, descending, in every row.
 """
@@ -100,6 +101,7 @@ class Board:
         generated: the queries were written by a machine; the title says so.
         depth: how many chunks of each ranking were scored.
         clusters: query id → the document of its right chunk; queries of one document are resampled together.
+        clustered_by: ``document``, or ``chunk`` where there are too few documents to resample.
         notes: what a reader must know, one sentence each.
     """
 
@@ -112,6 +114,7 @@ class Board:
     generated: bool = False
     depth: int = 0
     clusters: dict[str, str] = field(default_factory=dict, repr=False)
+    clustered_by: str = "document"
     notes: tuple[str, ...] = ()
 
     @property
@@ -135,7 +138,14 @@ class Board:
         head = {"dataset": self.dataset, "split": self.split, "corpus": self.corpus, "queries": self.queries}
         rows = [_row_json(row) for row in self.rows]
         rest = {"title": self.title, "generated": self.generated, "depth": self.depth, "measures": list(self.measures)}
-        return {**head, "rows": rows, **rest, "clusters": self.clusters, "notes": list(self.notes)}
+        return {
+            **head,
+            "rows": rows,
+            **rest,
+            "clusters": self.clusters,
+            "clustered_by": self.clustered_by,
+            "notes": list(self.notes),
+        }
 
     @classmethod
     def from_json(cls, value: Json) -> Board:
@@ -196,7 +206,7 @@ class Board:
         ]
 
 
-_PLAIN = ("dataset", "split", "corpus", "queries", "generated", "depth", "clusters")
+_PLAIN = ("dataset", "split", "corpus", "queries", "generated", "depth", "clusters", "clustered_by")
 COST_COLUMNS = ("dim", "index_bytes", "documents_per_second", "query_ms_median", "query_ms_p95", "api_tokens",
                 "money", "truncated")  # fmt: skip
 SHOWN_COSTS = ("dim", "index", "query ms (p95)", "docs/s")

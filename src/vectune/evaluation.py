@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
 
+FEW_DOCUMENTS = 10
+
 Model: TypeAlias = "str | Embedder | tuple[Callable[..., Any], Callable[..., Any]]"
 
 
@@ -102,6 +104,7 @@ def evaluate(
         for name, model in named.items():
             rows.append(work.row(name, model))
             task.advance(note=name.text)
+    clusters, clustered_by = clusters_of(dataset, split)
     return Board(
         dataset=dataset.name,
         split=split,
@@ -111,9 +114,31 @@ def evaluate(
         measures=measures,
         generated=dataset.generated,
         depth=work.depth,
-        clusters={query: dataset.corpus[next(iter(judged))].document_id for query, judged in qrels.items()},
-        notes=tuple(dict.fromkeys(work.notes)),
+        clusters=clusters,
+        clustered_by=clustered_by,
+        notes=tuple(dict.fromkeys([*work.notes, *_notes(clusters, clustered_by, dataset, split)])),
     )
+
+
+def clusters_of(dataset: RetrievalDataset, split: str) -> tuple[dict[str, str], str]:
+    """Which queries stand or fall together: those of one document.
+
+    With fewer than ``FEW_DOCUMENTS`` there is nothing to resample: then those of one chunk, and what is found holds
+    for these documents alone.
+
+    Returns:
+        Query id → id of its cluster, and ``document`` or ``chunk``.
+    """
+    first = {query: next(iter(judged)) for query, judged in dataset.split(split).items()}
+    documents = {query: dataset.corpus[chunk].document_id for query, chunk in first.items()}
+    return (first, "chunk") if len(set(documents.values())) < FEW_DOCUMENTS else (documents, "document")
+
+
+def _notes(clusters: dict[str, str], clustered_by: str, dataset: RetrievalDataset, split: str) -> list[str]:
+    if clustered_by == "document":
+        return []
+    documents = len(dataset.documents_of(split))
+    return [f"The answers lie in {documents} document{'s' if documents > 1 else ''}: what is found holds for those."]
 
 
 def _named(models: Sequence[Model]) -> dict[RowName, Model]:

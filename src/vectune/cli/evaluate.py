@@ -1,0 +1,107 @@
+"""``vectune evaluate``: the board of any mix of models on one dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vectune.board import Board
+
+MODEL_HELP = (
+    "bm25, a model's name or folder, an artifact folder, openai:NAME, hybrid:NAME; NAME@256, NAME@int8 and NAME@binary "
+    "are rows of their own. Give it once for each row; the first is the base, the last the candidate."
+)
+
+
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
+    model: Annotated[list[str], typer.Option(help=MODEL_HELP, show_default=False)],
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    json: Annotated[Path | None, typer.Option(help="Write the board as JSON, with values for each query.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the board as CSV.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the board as Markdown, for a pull request.")] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="A further measure: nDCG@k, RR@k, AP, hit@k, R@k or P@k.")
+    ] = None,
+    k: Annotated[list[int] | None, typer.Option("-k", help="A further cutoff for every measure.", min=1)] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 1 unless it holds: nDCG@10:+0.02 (gain over the base) or nDCG@10:0.6."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="What gates and the verdict compare with.")] = None,
+    candidate: Annotated[str | None, typer.Option(help="What gates and the verdict judge.")] = None,
+    verdict: Annotated[Path | None, typer.Option(help="Write the verdict on the candidate as JSON.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
+) -> None:
+    """Score any mix of models on the same queries and chunks."""
+    from dataclasses import replace
+
+    from vectune.config import read_config
+    from vectune.formats import open_dataset
+    from vectune.gates import check_gates, parse_gate
+    from vectune.metrics import measure_name
+    from vectune.pipeline import evaluate as score
+    from vectune.progress import Progress
+
+    gates = [parse_gate(text) for text in gate or ()]
+    options = read_config(config)
+    further = [measure_name(name) for name in (*(measure or ()), *(each.measure for each in gates))]
+    scored = replace(
+        options.evaluate, measures=(*options.evaluate.measures, *further), k=(*options.evaluate.k, *(k or ()))
+    )
+    opened = open_dataset(dataset)
+    board = score(opened, model, split, replace(options, evaluate=scored), progress=Progress())
+    _write(board, json, csv, markdown)
+    show_board(board)
+    compared = (base or board.rows[0].name, candidate or board.rows[-1].name)
+    if verdict is not None:
+        from vectune.runs import write_json
+        from vectune.verdict import verdict as judge
+
+        judged = judge(board, opened, *compared)
+        write_json(verdict, judged.to_json())
+        print(judged.sentence)
+    for line in check_gates(board, *compared, gates):
+        print(line)
+
+
+def show_board(board: Board) -> None:
+    """The board as a table on standard output; plain text where nobody watches."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from vectune.board import SHOWN_COSTS
+
+    console = Console(width=None if Console().is_terminal else 200, highlight=False)
+    table = Table(
+        title=f"{board.title}: {board.queries:,} queries, {board.corpus:,} chunks", box=SIMPLE, title_justify="left"
+    )
+    table.add_column("model", overflow="fold")
+    for name in (*board.measures, *SHOWN_COSTS):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cells in board.cells(bold="*{}"):
+        table.add_row(*(Text(cell.removeprefix("*"), style="bold" if cell.startswith("*") else "") for cell in cells))
+    console.print(table)
+    for row in board.rows:
+        if row.costs.truncated:
+            console.print(f"{row.name}: {row.costs.truncated:,} chunks are longer than it reads.", markup=False)
+        if row.unanswered:
+            console.print(f"{row.name}: {row.unanswered:,} queries found nothing and score 0.", markup=False)
+    for note in board.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _write(board: Board, json: Path | None, csv: Path | None, markdown: Path | None) -> None:
+    from vectune.runs import writing
+
+    if json is not None:
+        board.write(json)
+    for path, text in ((csv, board.to_csv), (markdown, board.to_markdown)):
+        if path is not None:
+            with writing(path) as beside:
+                beside.write_text(text(), encoding="utf-8")

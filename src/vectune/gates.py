@@ -1,0 +1,73 @@
+"""Gates: conditions on a board that a pipeline may depend on, such as ``nDCG@10:+0.02``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vectune.board import Board, figure
+from vectune.errors import GateError, UsageError
+from vectune.metrics import mean, measure_name
+
+_GATE = re.compile(r"^(?P<measure>[^:]+):(?P<bound>[+-]?(?:\d+\.?\d*|\.\d+))$")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition on one measure of the candidate.
+
+    Attributes:
+        text: as it was given.
+        measure: the measure's name.
+        bound: the least value, or the least difference to the base.
+        relative: ``bound`` is a difference: it was given with a sign.
+    """
+
+    text: str
+    measure: str
+    bound: float
+    relative: bool
+
+
+def parse_gate(text: str) -> Gate:
+    """``nDCG@10:+0.02``: at least .02 above the base; ``nDCG@10:-0.01``: at most .01 below; ``nDCG@10:0.6``: at least .6.
+
+    Raises:
+        UsageError: anything else.
+    """
+    found = _GATE.match(text.strip())
+    if found is None:
+        raise UsageError(
+            f"'{text}' is not a gate.", "Write MEASURE:+GAIN, for example nDCG@10:+0.02, or MEASURE:VALUE."
+        )
+    return Gate(text, measure_name(found["measure"]), float(found["bound"]), found["bound"][0] in "+-")
+
+
+def check_gates(board: Board, base: str, candidate: str, gates: Sequence[Gate]) -> list[str]:
+    """One line for each gate, when all of them hold.
+
+    Raises:
+        GateError: one or more do not hold; the message tells of each.
+        UsageError: a row or a measure is not on the board.
+    """
+    lines = [_checked(board, base, candidate, gate) for gate in gates]
+    failed = [line for holds, line in lines if not holds]
+    if failed:
+        raise GateError("; ".join(failed) + ".", "")
+    return [line for _, line in lines]
+
+
+def _checked(board: Board, base: str, candidate: str, gate: Gate) -> tuple[bool, str]:
+    value = mean(board.row(candidate).values(gate.measure))
+    if not gate.relative:
+        holds = value >= gate.bound
+        found = f"{gate.measure} of {candidate} is {figure(value)}, asked {figure(gate.bound)}"
+    else:
+        difference = value - mean(board.row(base).values(gate.measure))
+        holds = difference >= gate.bound - 1e-12  # .62 - .6 is a little less than .02 in floating point
+        found = (
+            f"{gate.measure} of {candidate} is {figure(difference, sign=True)} against {base}, "
+            f"asked {figure(gate.bound, sign=True)}"
+        )
+    return holds, f"gate {gate.text} {'holds' if holds else 'does not hold'}: {found}"
