@@ -117,8 +117,7 @@ class BM25:
             self._set(np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64))
             return
         index = bm25s.BM25(k1=k1, b=b, method="lucene")
-        # bm25s wants every id to occur; an empty text is fine
-        index.index((rows, self.vocabulary), show_progress=False)
+        index.index((rows, dict(self.vocabulary)), create_empty_token=False, show_progress=False)
         self._set(index.scores["data"], index.scores["indices"], index.scores["indptr"])
 
     def __len__(self) -> int:
