@@ -1,0 +1,74 @@
+"""The state of a run on disk: what a killed run needs to go on as if nothing had happened.
+
+Tensors are in safetensors, the rest in JSON; a checkpoint is a folder that appears whole or not at all. Data order and
+negatives need no random state: an epoch is a function of the seed and its number.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vectune.runs import Json, remove, writing
+
+STATE, TENSORS = "state.json", "tensors.safetensors"
+
+
+def save_checkpoint(folder: Path, key: str, state: Json, tensors: dict[str, Tensor]) -> None:
+    """Write a checkpoint in place of the one before.
+
+    Args:
+        folder: its folder.
+        key: hash of everything the run depends on; another key makes it worthless.
+        state: counters, scores, plans.
+        tensors: weights and moments.
+    """
+    with writing(folder) as beside:
+        beside.mkdir(parents=True)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside / TENSORS)
+        (beside / STATE).write_text(json.dumps({"key": key, **state}), encoding="utf-8")
+
+
+def load_checkpoint(folder: Path, key: str) -> tuple[Json, dict[str, Tensor]] | None:
+    """The last checkpoint of this very run; None when there is none."""
+    for old in folder.parent.glob(f".{folder.name}.old-*"):  # killed between two renames: the older one is whole
+        if not folder.exists():
+            old.rename(folder)
+        else:
+            remove(old)
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if state.pop("key", None) != key:
+        return None
+    return state, load_file(folder / TENSORS)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The moments of every parameter, under names by position."""
+    found = {}
+    for number, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            found[f"optimizer.{number}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return found
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` gave."""
+    for number, parameter in enumerate(_parameters(optimizer)):
+        prefix = f"optimizer.{number}."
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if own:
+            optimizer.state[parameter] = {
+                name: value if name == "step" else value.to(parameter.device) for name, value in own.items()
+            }
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

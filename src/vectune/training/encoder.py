@@ -1,0 +1,194 @@
+"""The model as the training loop sees it: texts tokenised once, and vectors with gradients from token lists.
+
+A batch's texts are sorted by length and go through the model in pieces of about equal token counts: little padding,
+and pieces that stay in a processor's cache. Any module stack of sentence-transformers works, since the pieces are
+given to the stack itself; what a text is turned into (prompt, truncation, special tokens) is its own preprocessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+    Ints = NDArray[np.int64]
+
+Role = Literal["query", "document"]
+
+
+@dataclass
+class Texts:
+    """Tokenised texts: ids of row ``i`` are ``ids[starts[i]:starts[i + 1]]``.
+
+    Attributes:
+        ids: all token ids, one after another; int32.
+        starts: offsets into ``ids``, shape (n + 1,).
+        types: token types where the model has them, same shape as ``ids``.
+        extras: what the preprocessing told besides, such as the length of the prompt; the same for every text.
+    """
+
+    ids: NDArray[np.int32]
+    starts: Ints
+    types: NDArray[np.int32] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """Tokens of each text; shape (n,)."""
+        return np.diff(self.starts)
+
+
+class Encoder:
+    """A sentence-transformers model with batching of its own.
+
+    Args:
+        model: the model; its parameters are what is trained.
+        dtype: the type of matrix products; parameters stay in float32.
+        piece_tokens: tokens, padding included, that go through the model at a time.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, dtype: torch.dtype = torch.float32, piece_tokens: int = 4096
+    ) -> None:
+        self.model, self.dtype, self.piece_tokens = model, dtype, piece_tokens
+        self.device = model.device
+        self.static = not hasattr(model[0], "auto_model")
+        self.token_bytes = _token_bytes(model, dtype)
+        self.padding = _padding(model)
+
+    # Texts → tokens
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> Texts:
+        """The texts as the model reads them in this role, with its prompt and cut to its length."""
+        prompt = _prompt(self.model, role)
+        ids: list[NDArray[np.int32]] = []
+        types: list[NDArray[np.int32]] = []
+        extras: dict[str, Any] = {}
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # texts of one length are padded little
+        for start in range(0, len(order), 256):
+            features = self._preprocess([texts[i] for i in order[start : start + 256]], prompt)
+            rows, row_types = _rows(features)
+            ids.extend(rows)
+            types.extend(row_types)
+            extras.update({key: value for key, value in features.items() if not isinstance(value, Tensor)})
+        back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
+        ids = [ids[i] for i in back]
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
+        flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
+        return Texts(flat, starts, np.concatenate([types[i] for i in back]) if types else None, extras)
+
+    def _preprocess(self, texts: list[str], prompt: str | None) -> dict[str, Any]:
+        preprocess = getattr(self.model, "preprocess", None)
+        if preprocess is not None:  # sentence-transformers 6
+            return dict(preprocess(texts, prompt=prompt))
+        if prompt:
+            texts = [prompt + text for text in texts]
+        return dict(self.model.tokenize(texts))
+
+    # Tokens → vectors
+
+    def vectors(self, texts: Texts, rows: Ints) -> Tensor:
+        """Unit vectors of these rows, with gradients where they are enabled; float32 of shape (len(rows), dim)."""
+        pieces = list(self.pieces(texts, rows))
+        found = torch.cat([self.piece(texts, rows[piece]) for piece in pieces])
+        back = torch.empty(len(rows), dtype=torch.long)
+        back[torch.from_numpy(np.concatenate(pieces))] = torch.arange(len(rows))
+        return found[back.to(found.device)]
+
+    def pieces(self, texts: Texts, rows: Ints) -> Iterator[Ints]:
+        """Positions within ``rows``, longest texts first, cut so that a piece with its padding fits the budget."""
+        lengths = texts.lengths[rows]
+        order = np.argsort(-lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            count = max(1, self.piece_tokens // max(int(lengths[order[start]]), 1))
+            yield order[start : start + count]
+            start += count
+
+    def piece(self, texts: Texts, rows: Ints) -> Tensor:
+        """One pass through the model; unit vectors, float32 of shape (len(rows), dim)."""
+        features = {key: _moved(value, self.device) for key, value in self._collate(texts, rows).items()}
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            vectors: Tensor = self.model(features)["sentence_embedding"]
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+    def embed(self, texts: Texts, rows: Ints | None = None) -> NDArray[np.float32]:
+        """Unit vectors without gradients; float32 of shape (rows, dim)."""
+        rows = np.arange(len(texts)) if rows is None else rows
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self.vectors(texts, rows).cpu().numpy()
+        self.model.train(training)
+        return found
+
+    def _collate(self, texts: Texts, rows: Ints) -> dict[str, Any]:
+        lengths = texts.lengths[rows]
+        if self.static:
+            offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            flat = np.concatenate([texts.ids[texts.starts[row] : texts.starts[row + 1]] for row in rows])
+            return {"input_ids": torch.from_numpy(flat.astype(np.int64)), "offsets": torch.from_numpy(offsets)}
+        pad, left = self.padding
+        width = int(lengths.max())
+        columns = np.arange(width)
+        mask = columns >= width - lengths[:, None] if left else columns < lengths[:, None]
+        features: dict[str, Any] = {**texts.extras, "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+        where = np.concatenate([np.arange(texts.starts[row], texts.starts[row + 1]) for row in rows])
+        for key, flat, fill in (("input_ids", texts.ids, pad), ("token_type_ids", texts.types, 0)):
+            if flat is not None:
+                table = np.full((len(rows), width), fill, dtype=np.int64)
+                table[mask] = flat[where]
+                features[key] = torch.from_numpy(table)
+        return features
+
+
+def _token_bytes(model: SentenceTransformer, dtype: torch.dtype) -> int:
+    """About what one token's activations take until the backward pass: some 70 numbers for each hidden unit a layer."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    hidden, layers = getattr(config, "hidden_size", 64), getattr(config, "num_hidden_layers", 0)
+    return int(hidden * layers * 23 * (4 if dtype == torch.float32 else 3)) + 64
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _padding(model: SentenceTransformer) -> tuple[int, bool]:
+    """The padding token's id, and whether padding stands on the left, as for some decoders."""
+    tokenizer = model.tokenizer
+    return int(getattr(tokenizer, "pad_token_id", 0) or 0), getattr(tokenizer, "padding_side", "right") == "left"
+
+
+def _prompt(model: SentenceTransformer, role: Role) -> str | None:
+    """The prompt that ``encode_query`` or ``encode_document`` would put before a text."""
+    names = ("query",) if role == "query" else ("document", "passage", "corpus")
+    for name in names:
+        if name in model.prompts:
+            return model.prompts[name] or None
+    default = model.default_prompt_name
+    return model.prompts.get(default) if default is not None else None
+
+
+def _rows(features: dict[str, Any]) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
+    """The padded tensors of one call as one array for each text, without padding."""
+    ids = features["input_ids"].numpy().astype(np.int32)
+    if "offsets" in features:  # StaticEmbedding: already flat
+        return np.split(ids, features["offsets"].numpy()[1:]), []
+    mask = features["attention_mask"].numpy().astype(bool)
+    rows = [row[kept] for row, kept in zip(ids, mask, strict=True)]
+    types = features.get("token_type_ids")
+    if types is None:
+        return rows, []
+    table = types.numpy().astype(np.int32)
+    return rows, [row[kept] for row, kept in zip(table, mask, strict=True)]

@@ -1,0 +1,269 @@
+"""The training loop: steps, looks at dev, checkpoints. What it does at step n depends on the seed and n alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vectune.progress import Progress, Task
+from vectune.runs import Json
+from vectune.training.batches import Batch, Batches
+from vectune.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from vectune.training.dev import DevSample
+from vectune.training.encoder import Encoder, Texts
+from vectune.training.schedule import PROBE, Schedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Takes vectors of queries (b, d) and of chunks (c, d) and the batch they belong to; gives the loss to be minimised.
+Loss = Callable[[Tensor, Tensor, Batch], Tensor]
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class State:
+    """Where a run stands; all of it is in a checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    best: float = -1.0
+    best_step: int = 0
+    since_best: int = 0
+    averaged: int = 0
+    seconds: float = 0.0
+    curve: list[list[float]] = field(default_factory=list)
+    stopped: str = ""
+
+    def to_json(self) -> Json:
+        return dict(vars(self))
+
+
+class Loop:
+    """Trains an encoder in place.
+
+    Args:
+        encoder: the model.
+        loss: what to minimise.
+        batches: the data's order.
+        texts: tokens of train queries, of all chunks, and of dev queries.
+        dev: what the looks are measured on.
+        schedule: the plan.
+        folder: where checkpoints go.
+        key: hash of everything the run depends on.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        loss: Loss,
+        batches: Batches,
+        texts: tuple[Texts, Texts, Texts],
+        dev: DevSample,
+        schedule: Schedule,
+        folder: Path,
+        key: str,
+        options: Any,
+        progress: Progress,
+    ) -> None:
+        self.encoder, self.loss, self.batches, self.dev = encoder, loss, batches, dev
+        self.queries, self.chunks, self.dev_queries = texts
+        self.schedule, self.folder, self.key, self.options, self.progress = schedule, folder, key, options, progress
+        self.state = State()
+        self.best: Weights = {}
+        self.average: Weights = {}
+        self.step_tokens = 0
+        self.optimizer = _optimizer(self.parameters, schedule.rate, options.weight_decay)
+
+    @property
+    def parameters(self) -> Weights:
+        """What is trained, by name."""
+        return {name: p for name, p in self.encoder.model.named_parameters() if p.requires_grad}
+
+    def run(self, base_score: float, check_seconds: float, spent: float) -> State:
+        """Go on from the last checkpoint, or start; returns when the plan is done or nothing improves any more.
+
+        Args:
+            base_score: the base's value on dev.
+            check_seconds: what a look at dev takes here.
+            spent: seconds of the time limit that are already used.
+        """
+        self.state.best = base_score
+        self._resume()
+        self.encoder.model.train()
+        started = saved = time.perf_counter()
+        before = self.state.seconds
+        probes: list[float] = []
+        with self.progress.task("train", total=self.schedule.steps, unit="steps") as task:
+            task.advance(self.state.step)
+            walk = self.batches.walk(self.state.epoch, self.state.position)
+            while self.state.step < self.schedule.steps and not self.state.stopped:
+                at = time.perf_counter()
+                self.state.epoch, self.state.position, batch = next(walk)
+                self._step(batch, task, at)
+                probes.append(time.perf_counter() - at)
+                if self.options.max_minutes and not self.schedule.timed and self.state.step == PROBE:
+                    left = 60 * self.options.max_minutes - spent - (time.perf_counter() - started)
+                    self._fit(float(np.median(probes[1:] or probes)), check_seconds, left)
+                if self.schedule.checks_after(self.state.step):
+                    self._check(task)
+                self.state.seconds = before + time.perf_counter() - started
+                if time.perf_counter() - saved >= self.options.checkpoint_seconds:
+                    self._save()
+                    saved = time.perf_counter()
+        self._save()
+        return self.state
+
+    def _fit(self, step_seconds: float, check_seconds: float, left: float) -> None:
+        self.schedule = self.schedule.fitted(step_seconds, check_seconds, left)
+        self._save()  # the plan came from a clock: a second start must not make another one
+        self.progress.event("plan", steps=self.schedule.steps, checks=self.schedule.checks)
+
+    def _step(self, batch: Batch, task: Task, started: float) -> None:
+        rate = self.schedule.rate_at(self.state.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        value = self._backward(batch)
+        if not math.isfinite(value):
+            self.state.stopped = f"the loss became {value} at step {self.state.step + 1}"
+            return
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.step += 1
+        seconds = time.perf_counter() - started
+        pairs = len(batch.queries) / seconds
+        self.progress.event(
+            "train", step=self.state.step, loss=round(value, 5), rate=rate, pairs=round(pairs, 2),
+            seconds=round(seconds, 3),
+        )  # fmt: skip
+        task.advance(1, f"loss {value:.3f}, {pairs:.1f} pairs/s, dev {self.state.best:.3f}")
+
+    def _backward(self, batch: Batch) -> float:
+        """Gradients of the loss of one batch; in pieces where the activations would take too much memory."""
+        tokens = int(self.queries.lengths[batch.queries].sum() + self.chunks.lengths[batch.chunks].sum())
+        if tokens * self.encoder.token_bytes > self.options.memory_gib * 2**30:
+            return self._backward_in_pieces(batch)
+        queries = self.encoder.vectors(self.queries, batch.queries)
+        chunks = self.encoder.vectors(self.chunks, batch.chunks)
+        loss = self.loss(queries, chunks, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def _backward_in_pieces(self, batch: Batch) -> float:
+        """GradCache (Gao et al., arXiv 2101.06983): vectors first, then each piece again with its vectors' gradient."""
+        sides = ((self.queries, batch.queries), (self.chunks, batch.chunks))
+        states: list[list[Tensor]] = []
+        with torch.no_grad():
+            vectors = []
+            for texts, rows in sides:
+                found = None
+                states.append([])
+                for piece in self.encoder.pieces(texts, rows):
+                    states[-1].append(torch.get_rng_state())
+                    part = self.encoder.piece(texts, rows[piece])
+                    found = part.new_empty(len(rows), part.shape[1]) if found is None else found
+                    found[torch.from_numpy(piece)] = part
+                vectors.append(found)
+        leaves = [found.requires_grad_() for found in vectors if found is not None]
+        loss = self.loss(leaves[0], leaves[1], batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        end = torch.get_rng_state()
+        for (texts, rows), leaf, side in zip(sides, leaves, states, strict=True):
+            for piece, state in zip(self.encoder.pieces(texts, rows), side, strict=True):
+                torch.set_rng_state(state)  # dropout must draw what it drew the first time
+                assert leaf.grad is not None
+                self.encoder.piece(texts, rows[piece]).backward(leaf.grad[torch.from_numpy(piece)])  # type: ignore[no-untyped-call]
+        torch.set_rng_state(end)
+        return loss.item()
+
+    # Dev
+
+    def measure(self) -> float:
+        """nDCG@10 on dev with the weights as they are."""
+        return self.dev.score(*self.dev_vectors())
+
+    def dev_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Unit vectors of dev's queries and chunks."""
+        queries = self.encoder.embed(self.dev_queries, self.dev.queries)
+        return queries, self.encoder.embed(self.chunks, self.dev.chunks)
+
+    def _check(self, task: Task) -> None:
+        value = self.measure()
+        state = self.state
+        state.curve.append([state.step, value])
+        self.progress.event("dev", step=state.step, value=round(value, 5))
+        if value > state.best:
+            state.best, state.best_step, state.since_best = value, state.step, 0
+            self.best = self.weights()
+        else:
+            state.since_best += 1
+            if self.options.patience and state.since_best >= self.options.patience:
+                state.stopped = f"dev did not improve in {state.since_best} looks"
+        task.advance(0, f"dev {value:.3f}, best {state.best:.3f}")
+        if state.step * 2 >= self.schedule.steps:
+            self._add_to_average()
+
+    def _add_to_average(self) -> None:
+        """A running mean of the states seen in the second half (Izmailov et al., arXiv 1803.05407)."""
+        self.state.averaged += 1
+        if not self.average:
+            self.average = self.weights()
+            return
+        for name, value in self.parameters.items():
+            self.average[name].lerp_(value.detach(), 1 / self.state.averaged)
+
+    # Weights
+
+    def weights(self) -> Weights:
+        """A copy of what is trained."""
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def put(self, weights: Weights) -> None:
+        """Put weights into the model."""
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(weights[name])
+
+    # Checkpoints
+
+    def _save(self) -> None:
+        tensors: Weights = {f"model.{name}": p for name, p in self.parameters.items()}
+        tensors |= {f"best.{name}": p for name, p in self.best.items()}
+        tensors |= {f"average.{name}": p for name, p in self.average.items()}
+        tensors |= optimizer_tensors(self.optimizer)
+        state = {"state": self.state.to_json(), "schedule": vars(self.schedule)}
+        save_checkpoint(self.folder / "checkpoint", self.key, state, tensors)
+
+    def _resume(self) -> None:
+        found = load_checkpoint(self.folder / "checkpoint", self.key)
+        if found is None:
+            return
+        state, tensors = found
+        self.state, self.schedule = State(**state["state"]), Schedule(**state["schedule"])
+        self.put(_part(tensors, "model."))
+        self.best, self.average = _part(tensors, "best."), _part(tensors, "average.")
+        restore_optimizer(self.optimizer, tensors)
+        self.progress.say(f"going on from step {self.state.step} of {self.schedule.steps}")
+
+
+def _part(tensors: Weights, prefix: str) -> Weights:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _optimizer(parameters: Weights, rate: float, decay: float) -> torch.optim.Optimizer:
+    """AdamW; biases and norms do not decay."""
+    groups = [
+        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=True)

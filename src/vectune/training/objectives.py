@@ -1,0 +1,76 @@
+"""What the loop minimises, as functions of unit vectors: InfoNCE with masks, a teacher's distribution, Matryoshka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, softmax
+
+Objective = Callable[[Tensor, Tensor], Tensor]  # queries (b, d), chunks (c, d) → a scalar
+
+
+def info_nce(
+    queries: Tensor, chunks: Tensor, masked: Tensor, temperature: float = 0.05, symmetric: bool = True
+) -> Tensor:
+    """Softmax over the batch (van den Oord et al., arXiv 1807.03748), both ways as in CLIP (arXiv 2103.00020).
+
+    Args:
+        queries: unit vectors, shape (b, d).
+        chunks: unit vectors, shape (c, d), c >= b; chunk ``i`` answers query ``i``, the others are negatives.
+        masked: True where a chunk counts neither for nor against a query, shape (b, c).
+        temperature: cosines are divided by it.
+        symmetric: each of the first b chunks finds its query among the queries, too.
+
+    Returns:
+        The mean loss over queries (and chunks), a scalar.
+    """
+    scores = (queries @ chunks.T / temperature).masked_fill(masked, float("-inf"))
+    target = torch.arange(len(queries), device=scores.device)
+    loss = cross_entropy(scores, target)
+    if symmetric:
+        loss = (loss + cross_entropy(scores[:, : len(queries)].T, target)) / 2
+    return loss
+
+
+def distillation(
+    queries: Tensor, chunks: Tensor, teacher: Tensor, masked: Tensor | None = None, temperature: float = 0.05
+) -> Tensor:
+    """Kullback-Leibler divergence from the teacher's distribution over the batch's chunks to the model's.
+
+    Args:
+        queries: unit vectors, shape (b, d).
+        chunks: unit vectors, shape (c, d).
+        teacher: the teacher's scores, already divided by its own temperature, shape (b, c).
+        masked: chunks that a query's distribution leaves out, shape (b, c).
+        temperature: of the model's cosines.
+    """
+    scores = queries @ chunks.T / temperature
+    if masked is not None:  # a large negative number rather than -inf: 0 · inf is not 0
+        scores, teacher = scores.masked_fill(masked, -1e4), teacher.masked_fill(masked, -1e4)
+    return kl_div(log_softmax(scores, -1), softmax(teacher, -1), reduction="batchmean")
+
+
+def matryoshka(objective: Objective, dimensions: Sequence[int]) -> Objective:
+    """The mean of an objective over prefixes of the vectors, each brought to unit norm (arXiv 2205.13147).
+
+    Args:
+        objective: takes unit vectors of queries and chunks.
+        dimensions: lengths of the prefixes; the whole vector always counts, named or not.
+    """
+
+    def over_prefixes(queries: Tensor, chunks: Tensor) -> Tensor:
+        whole = queries.shape[1]
+        losses = [
+            objective(normalize(queries[:, :dim], dim=-1), normalize(chunks[:, :dim], dim=-1))
+            for dim in sorted({whole, *(dim for dim in dimensions if dim < whole)}, reverse=True)
+        ]
+        return torch.stack(losses).mean()
+
+    return over_prefixes
+
+
+def drift(vectors: Tensor, base: Tensor) -> Tensor:
+    """How far unit vectors have moved from the base model's: the mean of 1 − cosine; both of shape (n, d)."""
+    return (1 - (vectors * base).sum(-1)).mean()

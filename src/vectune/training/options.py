@@ -1,0 +1,82 @@
+"""What a person may choose about tuning a model. Everything that is None is derived from the data; see defaults.py.
+
+Loads no torch: the command line and the configuration read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vectune.embedders.models import DEFAULT_MODEL
+
+Method = Literal["full", "lora", "auto", "adapter", "query"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """How a model is tuned.
+
+    Attributes:
+        method: ``full`` trains every weight, ``lora`` low-rank additions, ``auto`` both as far as dev asks for it;
+            ``adapter`` and ``query`` leave the documents' vectors as they are.
+        model: the model to start from; see the grammar of names.
+        seed: seeds the order of the data and everything else that is drawn. Same seed, same machine: same weights.
+        epochs: passes over the training pairs. None: from the number of pairs.
+        batch: queries in a step. None: from the number of pairs.
+        rate: peak learning rate. None: from the method, the batch and the negatives.
+        negatives: mined hard negatives of each query; 0 trains on in-batch negatives alone. None: from the data.
+        negative_margin: a mined chunk that scores above this share of the positive's score is taken for a positive.
+        refresh: mine the negatives again with the current model after every so many epochs; 0 never does.
+        temperature: cosines are divided by it before the softmax.
+        symmetric: let each chunk find its query among the queries as well.
+        dimensions: train these prefixes of the vector too (Matryoshka), largest first; empty: the whole vector alone.
+        anchor: weight that holds queries' and chunks' vectors near the base model's; 0 lets them go.
+        dropout: of hidden states and attention while training. Above 0 attention is several times slower on CPUs.
+        weight_decay: AdamW's, on matrices.
+        warmup: share of the steps over which the rate rises.
+        max_minutes: plan the run so that it ends in about this time; None takes the time it takes.
+        max_length: tokens the model reads; None keeps the model's own setting.
+        precision: ``auto`` takes bfloat16 where a short measurement finds it faster.
+        memory_gib: activations of a step may take about this much; larger batches go through in pieces (GradCache).
+        gradient_checkpointing: recompute activations in the backward pass; for large models.
+        dev_chunks: chunks that the dev queries are searched among while training.
+        checks: looks at dev during the run. None: from the length of the run.
+        patience: looks at dev without a gain until the run stops; 0 never stops early.
+        checkpoint_seconds: a killed run loses at most about this much work.
+        lora_rank: rank of the low-rank additions.
+        lora_alpha: their scale, divided by the rank. None: twice the rank.
+        trust_remote_code: run code that comes with the model.
+        track: experiment trackers to log to: ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``.
+    """
+
+    method: Method = "full"
+    model: str = DEFAULT_MODEL
+    seed: int = 0
+    epochs: float | None = None
+    batch: int | None = None
+    rate: float | None = None
+    negatives: int | None = None
+    negative_margin: float = 0.95
+    refresh: int = 0
+    temperature: float = 0.05
+    symmetric: bool = True
+    dimensions: tuple[int, ...] = ()
+    anchor: float = 0.0
+    dropout: float = 0.0
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    max_minutes: float | None = None
+    max_length: int | None = None
+    precision: Precision = "auto"
+    memory_gib: float = 2.0
+    gradient_checkpointing: bool = False
+    dev_chunks: int = 1000
+    checks: int | None = None
+    patience: int = 4
+    checkpoint_seconds: float = 60.0
+    lora_rank: int = 32
+    lora_alpha: int | None = None
+    trust_remote_code: bool = False
+    track: tuple[str, ...] = ()
