@@ -12,6 +12,7 @@ from vectune.board import Board, Costs, Row
 from vectune.dataset import RetrievalDataset
 from vectune.records import Chunk, Query
 from vectune.runs import Json, write_json
+from vectune.verdict import VerdictOptions, verdict
 
 MEASURES = ("nDCG@10", "RR@10", "hit@1", "hit@5", "hit@10", "R@10")
 HOSTILE = (
@@ -24,7 +25,17 @@ HOSTILE = (
     "]]> &lt;b&gt;bold&lt;/b&gt; \u2028 \u0000 \\u003cscript\\u003e",
     "x" * 5000,
 )
-SUBJECTS = ("subtitles", "the clock", "Wi-Fi", "the remote", "picture size", "parental lock", "firmware", "surround sound")
+ARTIFACT = {"kind": "full", "base": "all-MiniLM-L6-v2", "base_fingerprint": "8f2c11d09a", "method": "full"}
+SUBJECTS = (
+    "subtitles",
+    "the clock",
+    "Wi-Fi",
+    "the remote",
+    "picture size",
+    "parental lock",
+    "firmware",
+    "surround sound",
+)
 WISHES = ("How do I change {0}?", "{0} not working", "Where is the setting for {0} on the TV?", "reset {0} to default")
 
 
@@ -38,11 +49,15 @@ def make_dataset(queries: int, seed: int = 0) -> RetrievalDataset:
         if number < len(HOSTILE):
             text = HOSTILE[number] + " " + text
         chunk = Chunk(
-            text * random_.randint(1, 5), title=f"Manual {number % 24}: {subject}", source=f"manuals/tv-{number % 24}.pdf",
-            document_id=f"document-{number % 24}", page=number % 40 + 1, id=f"c{number}",
+            text * random_.randint(1, 5), title=f"Manual {number % 24}: {subject}",
+            source=f"manuals/tv-{number % 24}.pdf", document_id=f"document-{number % 24}",
+            page=number % 40 + 1, id=f"c{number}",
         )  # fmt: skip
         corpus[chunk.id] = chunk
-    texts = [*HOSTILE, *(WISHES[i % 4].format(SUBJECTS[i % 8]) + f" ({i})" for i in range(max(queries - len(HOSTILE), 0)))]
+    texts = [
+        *HOSTILE,
+        *(WISHES[i % 4].format(SUBJECTS[i % 8]) + f" ({i})" for i in range(max(queries - len(HOSTILE), 0))),
+    ]
     found = {
         f"q{i}": Query(text, style=("question", "keywords", "title")[i % 3], writer="extractive", id=f"q{i}")
         for i, text in enumerate(texts[:queries])
@@ -59,12 +74,15 @@ def make_dataset(queries: int, seed: int = 0) -> RetrievalDataset:
 
 
 def make_row(name: str, dataset: RetrievalDataset, skill: float, seed: int, kind: str = "dense") -> Row:
-    """A row whose first right chunk stands at a random rank; higher ``skill`` puts it further up."""
-    random_ = random.Random(seed)
+    """A row whose first right chunk stands at a random rank; higher ``skill`` puts it further up.
+
+    How hard a query is, is the same in all rows; the seed moves it a little.
+    """
+    random_, hardness = random.Random(seed), random.Random(99)
     ids = list(dataset.corpus)
     per_query, rankings, ranks = {}, {}, {}
     for query, judged in dataset.qrels["test"].items():
-        rank = int(random_.expovariate(1.0) ** 2 * 12 * (1 - skill)) + 1
+        rank = int((hardness.expovariate(1.0) * random_.lognormvariate(0, 0.35)) ** 3 * 22 * (1 - skill)) + 1
         right = next(iter(judged))
         others = [chunk for chunk in random_.sample(ids, 11) if chunk != right][:10]
         if rank <= 10:
@@ -100,12 +118,13 @@ def make_run(folder: Path, queries: int = 160, tuned_skill: float = 0.75) -> Pat
         make_row(tuned, dataset, tuned_skill, 3),
         make_row("hybrid:<i>all</i>-MiniLM-L6-v2", dataset, 0.72, 4, "hybrid"),
     )
+    write_json(folder / "model" / "vectune.json", ARTIFACT)
     clusters = {query: f"document-{i % 24}" for i, query in enumerate(dataset.queries)}
     board = Board("manuals", "test", len(dataset.corpus), queries, rows, MEASURES, True, 100, clusters)
     board.write(folder / "board.json")
+    judged = verdict(board, dataset, "all-MiniLM-L6-v2", tuned, VerdictOptions(draws=500))
+    write_json(folder / "verdict.json", judged.to_json())
     write_json(folder / "run.json", run_json())
-    artifact = {"kind": "full", "base": "all-MiniLM-L6-v2", "base_fingerprint": "8f2c11d09a", "method": "full"}
-    write_json(folder / "model" / "vectune.json", artifact)
     for name, seconds in (("documents", 4.2), ("chunks", 1.1), ("queries", 12.5), ("tune", 184.0), ("evaluate", 22.4)):
         write_json(folder / "stages" / f"{name}.json", {"key": name * 4, "seconds": seconds, "summary": {}})
     lines = [*events(), '{"kind": "train", "st']  # a killed run leaves a broken last line

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vectune.report import parts
+from vectune.report import facts, parts
 from vectune.report.changes import payload, rank_table, read_changes, worst
+from vectune.report.curves import curves_part
 from vectune.report.material import read_material
 from vectune.report.render import render
 from vectune.report.scores import read_scores
-from vectune.report.slices import slices
 from vectune.report.statement import statement
 from vectune.runs import Json, writing
 
 SECTIONS = (
     ("board", "Board"), ("queries", "Queries"), ("ranks", "Ranks"), ("slices", "Slices"),
-    ("regressions", "Regressions"), ("training", "Training"), ("data", "Data"), ("costs", "Costs"), ("made", "How it was made"),
+    ("regressions", "Regressions"), ("training", "Training"), ("data", "Data"), ("costs", "Costs"),
+    ("made", "How it was made"),
 )  # fmt: skip
 
 
@@ -54,12 +55,12 @@ def _values(run: Path) -> Json:
         "payload": given.text if given else "",
         "depth": depth,
         "ranks": rank_table(changes, depth) if changes else [],
-        "slices": slices(changes),
+        "slices": parts.slices_part(material),
         "regressions": parts.regressions_part(material, scores, worst(changes)),
-        "curves": parts.curves_part(material),
-        "data": parts.data_part(material),
-        "costs": parts.costs_part(material, scores),
-        "made": parts.made_part(material),
+        "curves": curves_part(material),
+        "data": facts.data_part(material),
+        "costs": facts.costs_part(material, scores),
+        "made": facts.made_part(material),
     }
     present = {"queries": values["scatter"], "training": values["curves"]}
     values["nav"] = [(key, name) for key, name in SECTIONS if present.get(key, values.get(key))]

@@ -1,4 +1,4 @@
-"""How each query fared before and after: the changes, the ranks, the worst regressions, and what the browser is given."""
+"""How each query fared before and after: changes, ranks, the worst regressions, and what the browser is given."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def worst(changes: Sequence[Change], most: int = 12) -> list[Change]:
 
 def rank_labels(depth: int) -> list[str]:
     """Categories from worst to best: not found, ranges, single ranks."""
-    edges = [edge for edge in (10, 20, 50, 100, 200, 500, 1000) if edge < depth]
+    edges = [edge for edge in (10, 20, 100, 1000) if edge < depth]
     ranges = [f"{low + 1}–{high}" for low, high in zip(edges, [*edges[1:], depth], strict=True)]
-    return [f"over {depth}", *reversed(ranges), *(str(rank) for rank in range(min(SHOWN_RANKS, depth), 0, -1))]
+    return [f">{depth}", *reversed(ranges), *(str(rank) for rank in range(min(SHOWN_RANKS, depth), 0, -1))]
 
 
 def rank_label(rank: int, depth: int) -> str:
     """The category of a rank; 0 is one that was not found."""
     if rank == 0 or rank > depth:
-        return f"over {depth}"
+        return f">{depth}"
     if rank <= SHOWN_RANKS:
         return str(rank)
     return next(label for label in rank_labels(depth) if "–" in label and rank <= int(label.split("–")[1]) and

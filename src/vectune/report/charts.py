@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
@@ -25,6 +26,12 @@ class Axis:
     def at(self, value: float) -> float:
         """Percent of the axis's length."""
         return round(100 * (value - self.low) / (self.high - self.low), 3)
+
+    def text(self, tick: float) -> str:
+        """A tick with as many digits as tell it from its neighbours."""
+        step = abs(self.ticks[1] - self.ticks[0]) if len(self.ticks) > 1 else abs(tick) or 1.0
+        digits = next((n for n in range(9) if abs(round(step, n) - step) < step * 1e-6), 9)
+        return f"{tick:,.{digits}f}".replace("-", "−")
 
 
 def axis(values: Sequence[float], ticks: int = 5, anchor: float | None = None, room: float = 0.05) -> Axis:
@@ -113,13 +120,14 @@ def scatter(points: Mapping[str, tuple[str, str]], labels: Sequence[str]) -> Sca
 
 def _bands(cells: Mapping[tuple[str, str], int], labels: Sequence[str]) -> tuple[Band, ...]:
     """Categories with widths by the square root of their most crowded cell, and never too narrow for a label."""
-    crowd = {label: max(math.sqrt(n) for cell, n in cells.items() if label in cell) for label in labels}
+    crowd = {label: max(n**0.8 for cell, n in cells.items() if label in cell) for label in labels}
+    least = {label: 18.0 * len(label) + 18 for label in labels}
+    shrink = min(1.0, 850 / (sum(least.values()) or 1.0))
+    rest = 1000 - shrink * sum(least.values())
     total = sum(crowd.values()) or 1.0
-    least = min(52.0, 1000 / max(len(labels), 1))
-    rest = 1000 - least * len(labels)
     start, bands = 0.0, []
     for label in labels:
-        width = least + rest * crowd[label] / total
+        width = shrink * least[label] + rest * crowd[label] / total
         bands.append(Band(label, round(start, 2), round(width, 2)))
         start += width
     return tuple(bands)
@@ -141,17 +149,15 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> list[tupl
     if len(points) <= most:
         return list(points)
     edges = [round(i * len(points) / most) for i in range(most + 1)]
-    parts = [points[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [points[start:end] for start, end in pairwise(edges)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
 
 
-def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential moving average, corrected for its start (Kingma and Ba, 2015)."""
-    out, mean = [], 0.0
-    for count, value in enumerate(values, start=1):
-        mean = weight * mean + (1 - weight) * value
-        out.append(mean / (1 - weight**count))
-    return out
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Mean of each value and its neighbours, a twentieth of the curve to either side; it does not lag behind."""
+    reach = max(1, len(values) // 20)
+    parts = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(part) / len(part) for part in parts]
 
 
 def path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:

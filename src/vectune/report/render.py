@@ -50,6 +50,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {"figure": measure_text, "gain": gain_text, "count": count_text, "seconds": seconds_text}
+    made.filters |= {"chance": chance_text}
     return made
 
 
@@ -61,6 +62,13 @@ def measure_text(value: float | None) -> str:
 def gain_text(value: float | None) -> str:
     """A difference of measures with its sign, minus as the sign and not the hyphen."""
     return "–" if value is None else figure(value, sign=True).replace("-", "−") if abs(value) >= 5e-4 else "±.000"
+
+
+def chance_text(p: float | None) -> str:
+    """A p-value as it is usually written."""
+    if p is None:
+        return ""
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
 
 
 def count_text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vectune.board import Board, Row
 from vectune.dataset import Qrels
@@ -36,6 +37,23 @@ class Scores:
         return "tuned" if self.tuned is not None and row.name == self.tuned.name else ""
 
     @property
+    def artifact(self) -> str | None:
+        """The name of the row that is the run's own artifact: a folder called ``model``."""
+        dense = (row.name for row in self.board.rows if row.kind == "dense" and row is not self.base)
+        return next((name for name in dense if Path(name).name == "model"), None)
+
+    def display_name(self, row: Row) -> str:
+        """A row as the page calls it: the run's own artifact without its path, also within a hybrid's name."""
+        return row.name if self.artifact is None else row.name.replace(self.artifact, "tuned model")
+
+    @property
+    def candidate(self) -> str:
+        """What the page calls the row that is compared with the base."""
+        if self.tuned is None or self.tuned.name == self.artifact:
+            return "tuned"
+        return self.tuned.kind if self.tuned.kind != "dense" else "candidate"
+
+    @property
     def measures(self) -> list[str]:
         """The board's measures, the headline first."""
         return sorted(self.board.measures, key=lambda name: name != self.headline)
@@ -65,8 +83,8 @@ def _compared(material: Material, board: Board) -> tuple[Row | None, Row | None]
     verdict, artifact = material.verdict or {}, material.artifact or {}
     config = material.run.get("config") or {}
     base = _first(board, [verdict.get("base"), artifact.get("base"), config.get("model")], None)
-    folders = [row.name for row in board.rows if row.name.rstrip("/").endswith("model")]
-    tuned = _first(board, [verdict.get("candidate"), str(material.folder / "model"), "tuned", *folders], base)
+    folders = [row.name for row in board.rows if row.kind == "dense" and Path(row.name).name == "model"]
+    tuned = _first(board, [verdict.get("candidate"), str(material.folder / "model"), *folders], base)
     return base, tuned
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vectune.report.material import Material
 from vectune.report.render import gain_text, measure_text
 from vectune.report.scores import Scores
@@ -14,43 +12,44 @@ TONES = {"ship": "yes", "do not ship": "no", "too few queries to tell": "unsure"
 
 
 def statement(material: Material, scores: Scores | None) -> Json:
-    """Outcome, one sentence and up to three further lines; without a verdict, the bare figures."""
+    """Outcome, one sentence and the reasons; without a verdict, the bare figures."""
     verdict = material.verdict
     if verdict is None or not verdict.get("outcome"):
-        return _without_verdict(material, scores)
-    outcome = str(verdict["outcome"])
-    sentence = str(verdict.get("sentence") or verdict.get("text") or "")
-    reasons = verdict.get("reasons") or ()
+        return _without_verdict(scores)
+    outcome, sentence = str(verdict["outcome"]), _minus(str(verdict.get("sentence", "")))
+    word = outcome[:1].upper() + outcome[1:]
+    reasons = [_minus(str(reason)) for reason in verdict.get("reasons") or ()]
     return {
-        "outcome": outcome[:1].upper() + outcome[1:],
+        "outcome": word,
         "short": outcome,
         "tone": TONES.get(outcome, "unsure"),
-        "sentence": sentence,
-        "lines": [str(reason) for reason in reasons] or _lines(verdict),
+        "sentence": _own_name(sentence.removeprefix(f"{word}: "), scores),
+        "reasons": [_own_name(reason, scores) for reason in reasons],
+        "general": verdict.get("general"),
     }
 
 
-def _lines(verdict: Json) -> list[str]:
-    found = []
-    interval: Any = verdict.get("interval")
-    if verdict.get("gain") is not None and interval:
-        low, high = (gain_text(value) for value in interval)
-        p = f", p = {verdict['p']:.2g}" if isinstance(verdict.get("p"), float) else ""
-        found.append(f"{gain_text(verdict['gain'])} {verdict.get('measure', '')}, 95 % interval {low} to {high}{p}.")
-    return found
+def _own_name(text: str, scores: Scores | None) -> str:
+    """The sentence with the run's artifact called by what it is instead of its path."""
+    return text if scores is None or scores.artifact is None else text.replace(scores.artifact, "the tuned model")
 
 
-def _without_verdict(material: Material, scores: Scores | None) -> Json:
+def _minus(text: str) -> str:
+    """A hyphen before a figure is a minus sign."""
+    return text.replace(" -.", " −.").replace("(-.", "(−.")
+
+
+def _without_verdict(scores: Scores | None) -> Json:
     """What can be said when nothing was tested."""
-    plain: Json = {"outcome": "", "tone": "plain", "lines": []}
+    plain: Json = {"outcome": "", "tone": "plain", "reasons": [], "general": None}
     if scores is None:
         return plain | {"short": "dataset", "sentence": "A dataset, not yet evaluated."}
     measure = scores.headline
     if scores.base is None or scores.tuned is None:
         best = max(scores.board.rows, key=lambda row: row.measures[measure])
         sentence = f"{best.name} is first with {measure} {measure_text(best.measures[measure])}."
-        return plain | {"short": f"{measure} board", "sentence": sentence}
+        return plain | {"short": f"{measure} board", "sentence": _own_name(sentence, scores)}
     before, after = scores.base.measures[measure], scores.tuned.measures[measure]
-    sentence = f"Tuning moved {measure} from {measure_text(before)} to {measure_text(after)}."
+    sentence = f"{measure} went from {measure_text(before)} to {measure_text(after)}."
     note = "This run holds no verdict: whether the difference is luck was not tested."
-    return plain | {"short": f"{measure} {gain_text(after - before)}", "sentence": sentence, "lines": [note]}
+    return plain | {"short": f"{measure} {gain_text(after - before)}", "sentence": sentence, "reasons": [note]}

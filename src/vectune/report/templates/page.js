@@ -105,8 +105,8 @@ function make(tag, className, text) {
   let current = null;
   function point(dot) {
     current = dot;
-    ring.setAttribute("cx", dot ? dot.x : -99);
-    ring.setAttribute("cy", dot ? dot.y : -99);
+    ring.setAttribute("visibility", dot ? "visible" : "hidden");
+    if (dot) { ring.setAttribute("cx", dot.x); ring.setAttribute("cy", dot.y); }
     area.style.cursor = dot ? "pointer" : "";
     tip.replaceChildren();
     if (!dot) { tip.textContent = idle; return; }
@@ -153,7 +153,7 @@ function make(tag, className, text) {
   area.addEventListener("blur", () => { if (!card.open) point(null); });
 
   // The list: the same queries, searchable
-  const list = find("list"), which = find("which"), search = find("find"), more = find("more"), page = 8;
+  const list = find("list"), which = find("which"), search = find("find"), more = find("more"), page = 12;
   let chosen = items, shown = 0;
   function row(item) {
     const line = make("li"), button = make("button");

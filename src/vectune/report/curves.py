@@ -1,0 +1,68 @@
+"""The curves of a training: the loss by step, and the measure on dev by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vectune.report.charts import Axis, axis, path, smoothed, thinned
+from vectune.report.material import Material
+from vectune.runs import Json
+
+Points = list[tuple[float, float]]
+
+
+def curves_part(material: Material) -> list[Json]:
+    """Loss and dev curve, each where it has at least two points."""
+    found = []
+    for kind, key, title in (("train", "loss", "Loss while training"), ("dev", "value", "nDCG@10 on dev")):
+        points = _points(material.events, kind, key)
+        if len(points) >= 2:
+            found.append(_loss(title, points) if kind == "train" else _dev(title, points))
+    return found
+
+
+def _points(events: Sequence[Json], kind: str, key: str) -> Points:
+    """(step, value) of the last training in events.jsonl: one that was interrupted goes on from a lower step."""
+    points: Points = []
+    for event in events:
+        step, value = event.get("step"), event.get(key)
+        if event["kind"] != kind or not isinstance(step, int | float) or not isinstance(value, int | float):
+            continue
+        while points and points[-1][0] >= step:
+            points.pop()
+        points.append((float(step), float(value)))
+    return [point for point in points if abs(point[1]) < float("inf")]
+
+
+def _loss(title: str, points: Points) -> Json:
+    """Single steps faintly, with their running mean over them where there are many."""
+    across, up = axis([x for x, _ in points], room=0.0), axis([y for _, y in points], ticks=4)
+    shown = thinned(points)
+    means = list(zip([x for x, _ in shown], smoothed([y for _, y in shown]), strict=True))
+    smooth = path(means, across, up) if len(points) > 20 else ""
+    return _frame(title, points, across, up) | {"raw": path(shown, across, up), "smooth": smooth}
+
+
+def _dev(title: str, points: Points) -> Json:
+    """Every check as a dot, and the best one, which is the one that is kept."""
+    across, up = axis([x for x, _ in points], room=0.0), axis([y for _, y in points], ticks=4, room=0.12)
+    x, y = max(points, key=lambda point: point[1])
+    dots = [{"x": across.at(step), "y": 100 - up.at(value)} for step, value in points] if len(points) < 60 else []
+    best = {"x": across.at(x), "y": 100 - up.at(y), "step": x, "value": y}
+    return _frame(title, points, across, up) | {"raw": path(points, across, up), "dots": dots, "best": best}
+
+
+def _frame(title: str, points: Points, across: Axis, up: Axis) -> Json:
+    """Axes, and the figures that a reader without eyes for the drawing is given."""
+    return {
+        "title": title,
+        "count": len(points),
+        "first": points[0][1],
+        "last": points[-1][1],
+        "x_ticks": [{"x": across.at(tick), "text": across.text(tick)} for tick in across.ticks],
+        "y_ticks": [{"y": 100 - up.at(tick), "text": up.text(tick)} for tick in up.ticks],
+        "rows": [{"step": round(x), "value": y} for x, y in thinned(points, 12)],
+        "smooth": "",
+        "dots": [],
+        "best": None,
+    }
