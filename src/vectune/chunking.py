@@ -8,7 +8,6 @@ the end of a line for the end of a thought.
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -16,22 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vectune.embedders.models import model_path
-from vectune.errors import ModelError, UsageError
+from vectune.errors import UsageError
 from vectune.headings import heading_path
 from vectune.pages import continues, full_width
 from vectune.records import Chunk, Document
+from vectune.tokens import TokenCounter, document_prompt, load_tokenizer, model_reads, read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LEAST_TOKENS = 16  # for the text itself: less is no chunk
-MOST_WORDS = 300_000  # in the table of counts: a corpus of numbers must not fill the memory
 TITLE_SHARE = 4  # a title may take a quarter of what the model reads
 _MARKDOWN = re.compile(r"^[ ]{0,3}(?:\#{1,6}[ \t]|```|~~~|[-*+][ \t]|\d+[.)][ \t]|\||>)", re.MULTILINE)
-_WORD = re.compile(r"[^ \t\n\r]+")
 _KEEPS_LINE = re.compile(r"[ ]{4}|\t|[ ]{0,3}(?:\#|\||>|```|~~~|=+\s*$|-+\s*$)")
-_SPACED_WORD = re.compile(r"\s*\S+|\s+")
 
 
 @dataclass(frozen=True)
@@ -48,102 +44,6 @@ class ChunkOptions:
     tokens: int | None = None
     overlap: int = 0
     context: Literal["none", "title", "path"] = "title"
-
-
-def load_tokenizer(model: str | Path) -> Tokenizer:
-    """The model's tokenizer without torch, and without the truncation and padding that its file may ask for.
-
-    Raises:
-        ModelError: there is no such model, or it has no ``tokenizer.json``.
-    """
-    file = _model_file(str(model), "tokenizer.json")
-    if file is None:
-        hint = "Chunks are counted in the model's tokens; name a model that has the file."
-        raise ModelError(f"{model}: the model has no tokenizer.json.", hint)
-    return _tokenizer_file(file)
-
-
-def model_reads(model: str | Path) -> int:
-    """How many tokens of a text the model reads, special tokens included; the rest is cut off silently.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    for name, keys in (
-        ("sentence_bert_config.json", ("max_seq_length",)),
-        ("tokenizer_config.json", ("model_max_length",)),
-        ("config.json", ("max_position_embeddings", "n_positions")),
-    ):
-        file = _model_file(str(model), name)
-        found = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
-        for key in keys:
-            if isinstance(found.get(key), int) and 0 < found[key] < 10**6:
-                return int(found[key])
-    return 512
-
-
-def _model_file(model: str, name: str) -> Path | None:
-    where = Path(model_path(model))
-    if where.is_dir():
-        for folder in (where, where / "0_Transformer"):
-            if (folder / name).exists():
-                return folder / name
-        return None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(where.as_posix(), name))
-    except EntryNotFoundError:
-        return None
-    except Exception as error:  # the hub has many ways to be out of reach
-        said = str(error).split("\n")[0]
-        raise ModelError(f"{model}: not on this machine, and the hub cannot be asked ({said}).") from error
-
-
-class TokenCounter:
-    """Counts tokens of a text, special tokens left out.
-
-    The tokenizer of most embedding models cuts at white space first, so a text's count is the sum of its words' counts,
-    each tokenized once. Others get the white space in front of a word as part of it, which may count a token too many;
-    ``exact`` tells.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.special_tokens = int(tokenizer.num_special_tokens_to_add(is_pair=False))
-        self.exact = _cuts_at_white_space(tokenizer)
-        self._pieces = (_WORD if self.exact else _SPACED_WORD).findall
-        self._known: dict[str, int] = {}
-
-    def __call__(self, text: str) -> int:
-        pieces = self._pieces(text)
-        try:
-            return sum(map(self._known.__getitem__, pieces))
-        except KeyError:
-            self._learn(pieces)
-            return sum(map(self._known.__getitem__, pieces))
-
-    def _learn(self, pieces: list[str]) -> None:
-        if len(self._known) > MOST_WORDS:
-            self._known.clear()
-        new = [piece for piece in set(pieces) if piece not in self._known]
-        for piece, encoding in zip(new, self.tokenizer.encode_batch(new, add_special_tokens=False), strict=True):
-            self._known[piece] = len(encoding.ids)
-
-
-def _cuts_at_white_space(tokenizer: Tokenizer) -> bool:
-    """Whether words are tokenized apart from each other; tried out on a text with many kinds of space."""
-
-    def pieces(text: str) -> list[str]:
-        if tokenizer.normalizer is not None:
-            text = tokenizer.normalizer.normalize_str(text)
-        return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
-
-    if tokenizer.pre_tokenizer is None:
-        return False
-    trial = "Ab  c,d\n\n e\tf . g"
-    return pieces(trial) == [piece for word in trial.split() for piece in pieces(word)]
 
 
 @dataclass(frozen=True)
@@ -168,7 +68,7 @@ class Chunker:
         self, tokenizer: Tokenizer | str | Path, max_tokens: int, options: ChunkOptions = ChunkOptions()
     ) -> None:
         if isinstance(tokenizer, (str, Path)):
-            tokenizer = _tokenizer_file(Path(tokenizer))
+            tokenizer = read_tokenizer(Path(tokenizer))
         self.options = options
         self.count = TokenCounter(tokenizer)
         self.size = min(options.tokens or max_tokens, max_tokens) - self.count.special_tokens
@@ -189,7 +89,9 @@ class Chunker:
         Raises:
             ModelError: there is no such model, or it has no ``tokenizer.json``.
         """
-        return cls(load_tokenizer(model), model_reads(model), options)
+        tokenizer = load_tokenizer(model)
+        prompt = len(tokenizer.encode(document_prompt(model), add_special_tokens=False).ids)
+        return cls(tokenizer, model_reads(model) - prompt, options)
 
     def split(self, document: Document) -> list[Chunk]:
         """The document's chunks in order; pieces without a letter or digit are left out."""
@@ -284,18 +186,6 @@ class Chunker:
 
             for start, cut in TextSplitter.from_huggingface_tokenizer(tokenizer, room).chunk_indices(part):
                 yield _Piece(piece.start + start, piece.start + start + len(cut))
-
-
-def _tokenizer_file(file: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises a bare Exception
-        raise ModelError(f"{file}: not a tokenizer ({error}).") from error
-    tokenizer.no_truncation()  # or every long text would count as the 128 tokens that all-MiniLM's file cuts at
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _unwrapped(text: str) -> str:
