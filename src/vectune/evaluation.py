@@ -1,6 +1,6 @@
 """Evaluation: every model ranks the same chunks for the same queries, and the board tells how well and at what cost.
 
-Names of rows are in ``retrievers.py``, measures in ``metrics.py``, the board in ``board.py``.
+Names of rows are in ``rankers.py``, measures in ``metrics.py``, the board in ``board.py``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from vectune.runs import Json
 
 if TYPE_CHECKING:
     from vectune.encoding import EncodedDataset, Encoder
+    from vectune.rankers import Ranked, Ranker, RowName
     from vectune.retrieval import Floats
-    from vectune.retrievers import Ranked, Retriever, RowName
 
 __all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
 
@@ -77,7 +77,7 @@ def evaluate(
 
     Args:
         dataset: the chunks of the whole corpus are searched, whatever split they belong to.
-        models: names as in ``retrievers.py``, Embedders, or pairs of functions from texts to vectors (for queries,
+        models: names as in ``rankers.py``, Embedders, or pairs of functions from texts to vectors (for queries,
             for documents).
         split: whose queries are asked.
         options: what is measured.
@@ -147,7 +147,7 @@ def _named(models: Sequence[Model]) -> dict[RowName, Model]:
     Raises:
         UsageError: no model, or a name that nothing can be made of.
     """
-    from vectune.retrievers import RowName, parse_name
+    from vectune.rankers import RowName, parse_name
 
     found: dict[RowName, Model] = {}
     for number, model in enumerate(models, start=1):
@@ -175,10 +175,10 @@ class _Evaluation:
         """Rank, score and weigh one model."""
         encoder = self._encoder(name, model)
         vectors = None if encoder is None else self._shaped(name, encoder.queries(self.texts))
-        retriever, details = self._retriever(name, encoder)
+        ranker, details = self._ranker(name, encoder)
         with self.encoded.progress.task(f"rank with {name.text}", total=len(self.texts), unit="queries") as task:
-            ranked = retriever.rank(self.texts, vectors, self.depth, task.advance)
-        return self._scored(name, ranked, self._costs(name, encoder, retriever), details)
+            ranked = ranker.rank(self.texts, vectors, self.depth, task.advance)
+        return self._scored(name, ranked, self._costs(name, encoder, ranker), details)
 
     def _encoder(self, name: RowName, model: Model) -> Encoder | None:
         if not name.model:
@@ -190,8 +190,8 @@ class _Evaluation:
 
         return truncated(vectors, name.dims, name.text) if name.dims else vectors
 
-    def _retriever(self, name: RowName, encoder: Encoder | None) -> tuple[Retriever, Json]:
-        from vectune.retrievers import Binary, Dense, Hybrid, Int8, Lexical
+    def _ranker(self, name: RowName, encoder: Encoder | None) -> tuple[Ranker, Json]:
+        from vectune.rankers import Binary, Dense, Hybrid, Int8, Lexical
 
         ties = self.encoded.ties
         if encoder is None:
@@ -250,7 +250,7 @@ class _Evaluation:
             details=details,
         )
 
-    def _costs(self, name: RowName, encoder: Encoder | None, retriever: Retriever) -> Costs:
+    def _costs(self, name: RowName, encoder: Encoder | None, ranker: Ranker) -> Costs:
         from vectune.encoding import latency
 
         texts = self.texts[: self.options.timed_queries]
@@ -259,14 +259,14 @@ class _Evaluation:
         for text in texts:
             vectors = None if encoder is None else self._shaped(name, encoder.queries([text]))
             started = time.perf_counter()
-            retriever.rank([text], vectors, 10)
+            ranker.rank([text], vectors, 10)
             searching.append(time.perf_counter() - started)
         timing = latency([a + b for a, b in zip(embedding, searching, strict=True)])
         if encoder is None:
-            return Costs(index_bytes=retriever.index_bytes, query_ms=timing)
+            return Costs(index_bytes=ranker.index_bytes, query_ms=timing)
         return Costs(
             dim=name.dims or encoder.embedder.dim,
-            index_bytes=retriever.index_bytes,
+            index_bytes=ranker.index_bytes,
             documents_per_second=encoder.documents_per_second,
             query_ms=timing,
             truncated=encoder.truncated,

@@ -31,7 +31,7 @@ class Gate:
 
 
 def parse_gate(text: str) -> Gate:
-    """``nDCG@10:+0.02``: at least .02 above the base; ``nDCG@10:-0.01``: at most .01 below; ``nDCG@10:0.6``: at least .6.
+    """``nDCG@10:+0.02``: .02 or more above the base; ``nDCG@10:-0.01``: .01 below at most; ``nDCG@10:0.6``: .6 or more.
 
     Raises:
         UsageError: anything else.

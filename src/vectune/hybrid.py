@@ -10,7 +10,7 @@ import numpy as np
 
 from vectune.dataset import Qrels
 from vectune.lexical import BM25
-from vectune.retrievers import score_pairs
+from vectune.rankers import score_pairs
 
 if TYPE_CHECKING:
     from vectune.retrieval import Floats, Ints

@@ -34,8 +34,8 @@ from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import UsageError
 from vectune.metrics import mean
+from vectune.rankers import parse_name
 from vectune.regressions import Regressions, find_regressions
-from vectune.retrievers import parse_name
 from vectune.runs import Json
 from vectune.statistics import (
     bootstrap_interval,

@@ -82,7 +82,7 @@ def parse_name(text: str) -> RowName:
     return RowName(text, model, hybrid, dims, quantization)
 
 
-class Retriever(Protocol):
+class Ranker(Protocol):
     """Ranks chunks. ``texts`` and ``vectors`` are the same queries; BM25 reads one, vectors the other."""
 
     @property

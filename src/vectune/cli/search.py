@@ -1,0 +1,56 @@
+"""``vectune search``: answers from the documents of a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vectune.retriever import Hit
+
+_SHOWN = 300  # characters of a chunk
+
+
+def search(
+    run: Annotated[Path, typer.Argument(help="A finished run directory.", show_default=False)],
+    query: Annotated[
+        str | None, typer.Argument(help="What to look for; without it, each line of standard input.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many chunks.", min=1)] = 5,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object for each query, with whole chunks.")] = False,
+) -> None:
+    """Ask the documents of a run, with what was best on dev."""
+    from vectune.retriever import Retriever
+
+    retriever = Retriever.open(run)
+    queries = [query] if query is not None else (line.strip() for line in sys.stdin)
+    for text in queries:
+        if text:
+            hits = retriever.search(text, k)
+            print(_as_json(text, hits) if json else _as_text(hits), flush=True)
+
+
+def _as_json(query: str, hits: list[Hit]) -> str:
+    from dataclasses import asdict
+    from json import dumps
+
+    found = [{"score": hit.score, **asdict(hit.chunk)} for hit in hits]
+    return dumps({"query": query, "hits": found}, ensure_ascii=False)
+
+
+def _as_text(hits: list[Hit]) -> str:
+    if not hits:
+        return "nothing found\n"
+    lines = []
+    for rank, hit in enumerate(hits, start=1):
+        chunk = hit.chunk
+        place = chunk.source or chunk.title or chunk.document_id
+        page = f", page {chunk.page}" if chunk.page else ""
+        section = f": {' > '.join(chunk.headings)}" if chunk.headings else ""
+        text = " ".join(chunk.text.split())
+        lines += [f"{rank}. {place}{page}{section}  ({hit.score:.3f})"]
+        lines += [f"   {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}", ""]
+    return "\n".join(lines)
