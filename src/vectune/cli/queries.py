@@ -1,0 +1,99 @@
+"""``vectune queries``: look at a dataset's queries, and edit them in a spreadsheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vectune.dataset import RetrievalDataset
+
+
+def queries(
+    dataset: Annotated[Path | None, typer.Argument(help="A dataset folder.", show_default=False)] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split: train, dev or test.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many queries to show.")] = 10,
+    export: Annotated[
+        Path | None, typer.Option(help="Write a CSV to edit: keep or drop in the column action, reword the query.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Export this many, drawn, instead of all.")] = None,
+    edited: Annotated[Path | None, typer.Option("--import", help="Take an edited CSV back into the dataset.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where --import writes the dataset.  [default: the same folder]")
+    ] = None,
+    print_prompt: Annotated[
+        str | None, typer.Option(help="Print a prompt for LLM-written queries and exit: chunk or two_chunks.")
+    ] = None,
+) -> None:
+    """Show a dataset's queries, export them to a CSV that a person edits, and take it back."""
+    from vectune.dataset import RetrievalDataset
+    from vectune.errors import UsageError
+    from vectune.queries.prompts import prompt_text
+
+    if print_prompt is not None:
+        print(prompt_text(print_prompt), end="")
+        return
+    if dataset is None:
+        raise UsageError("Name a dataset folder.", "vectune queries my-dataset/")
+    if export is not None and edited is not None:
+        raise UsageError("--export and --import are two steps; give one of them.")
+    data = RetrievalDataset.read(dataset)
+    if edited is not None:
+        _take_back(data, dataset, edited, out or dataset)
+    elif export is not None:
+        from vectune.queries.review import export_csv
+
+        count = export_csv(data, export, split, sample)
+        print(f"{export}: {count:,} queries. Edit it, then: vectune queries {dataset} --import {export}")
+    else:
+        _show(data, split, show)
+
+
+def _take_back(data: RetrievalDataset, folder: Path, edited: Path, out: Path) -> None:
+    from vectune.queries.review import import_csv
+    from vectune.runs import check_output
+
+    check_output(out, "dataset.json")
+    changed, changes = import_csv(data, edited)
+    changed.write(out)
+    print(
+        f"{out}: {changes.kept:,} kept, {changes.reworded:,} reworded, {changes.dropped:,} dropped, "
+        f"{changes.unseen:,} not in the CSV and unchanged"
+    )
+
+
+def _show(data: RetrievalDataset, split: str | None, count: int) -> None:
+    """A table of queries drawn over the splits, with the beginning of their first chunk."""
+    import random
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    data.split(split) if split else None
+    found = [
+        (name, query, judged)
+        for name in data.qrels
+        if split in (None, name)
+        for query, judged in data.qrels[name].items()
+    ]
+    table = Table(show_lines=True, expand=True)
+    for title, ratio in (("split", None), ("style", None), ("query", 4), ("chunk", 5)):
+        table.add_column(title, ratio=ratio, overflow="fold")
+    for name, query_id, judged in random.Random(0).sample(found, min(count, len(found))):
+        query, chunk = data.queries[query_id], data.corpus[next(iter(judged))]
+        more = f"  (+{len(judged) - 1} more)" if len(judged) > 1 else ""
+        cells = (name, query.style, query.text, " ".join(chunk.content.split())[:240] + more)
+        table.add_row(*(Text(cell) for cell in cells))
+    console = Console()
+    if count:
+        console.print(table)
+    styles: dict[str, int] = {}
+    for _, query_id, _ in found:
+        style = data.queries[query_id].style or "no style"
+        styles[style] = styles.get(style, 0) + 1
+    console.print(
+        Text(f"{len(found):,} queries: " + ", ".join(f"{number:,} {style}" for style, number in styles.items()))
+    )
