@@ -13,19 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
+from vectune.duplicates import near_duplicate_groups
 from vectune.errors import ContaminationError, DatasetError
 from vectune.records import Chunk
-
-try:  # TODO: plain import as soon as duplicates.py is there
-    from vectune.duplicates import near_duplicate_groups
-except ImportError:
-
-    def near_duplicate_groups(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
-        found: dict[str, list[int]] = {}
-        for index, text in enumerate(texts):
-            found.setdefault(" ".join(text.casefold().split()), []).append(index)
-        return [group for group in found.values() if len(group) > 1]
-
 
 MIN_DOCUMENTS = 8  # where fewer documents than this hold positives, documents are cut into sections
 MAX_SECTIONS = 3  # of one side: several show more of a document, each costs two gaps
@@ -46,7 +36,7 @@ class SplitOptions:
     dev: float = 0.1
     test: float = 0.2
     gap: int = 3
-    near_duplicate: float = 0.8
+    near_duplicate: float = 0.9
     seed: int = 0
 
 
@@ -182,9 +172,8 @@ def _units(corpus: Mapping[str, Chunk], qrels: Qrels, threshold: float) -> dict[
     joined = _Joined()
     for chunks in qrels.values():
         joined.join(corpus[chunk].document_id for chunk in chunks)
-    judged = {key: chunk for key, chunk in corpus.items() if chunk.document_id in documents}
-    for group in near_duplicates(judged, threshold):
-        joined.join(corpus[chunk].document_id for chunk in group)
+    for group in near_duplicates(corpus, threshold):
+        joined.join(document for chunk in group if (document := corpus[chunk].document_id) in documents)
     units = {document: joined.root(document) for document in documents}
     sizes = Counter(units.values())
     if len(sizes) < MIN_DOCUMENTS or max(sizes.values()) > len(documents) // 2:
@@ -355,8 +344,8 @@ def _folded(text: str) -> str:
 def _shared_duplicates(dataset: RetrievalDataset, threshold: float) -> list[Finding]:
     sides = {chunk: split for split in SPLITS for chunks in dataset.qrels.get(split, {}).values() for chunk in chunks}
     found = []
-    for group in near_duplicates({chunk: dataset.corpus[chunk] for chunk in sides}, threshold):
-        by_split = {split: chunk for chunk in reversed(group) if (split := sides[chunk])}
+    for group in near_duplicates(dataset.corpus, threshold):
+        by_split = {sides[chunk]: chunk for chunk in reversed(group) if chunk in sides}
         present = [split for split in SPLITS if split in by_split]
         for index, first in enumerate(present):
             for second in present[index + 1 :]:
