@@ -1,0 +1,482 @@
+"""The adapter ladder: query-side adapters over document vectors that stay as they are.
+
+Every rung is fitted on folds cut by document and scored on the queries it did not see, so that all pairs choose and not
+just a small dev split. The highest rung whose gain is more than noise is fitted again on all pairs. Nothing that is
+worse on held-out queries than the base is handed out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectune.adapters import Adapter, StoredAdapter, identity
+from vectune.dataset import RetrievalDataset
+from vectune.errors import DatasetError
+from vectune.progress import SILENT, Progress
+from vectune.splits import with_dev
+from vectune.training.ladder import CLOSED, TRAINED, Change, Rung, mean_positives, procrustes, ridge, train, whitening
+from vectune.training.problem import Problem, ndcg_at_10, problem_of, trained_queries
+from vectune.training.result import TuneResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectune.protocols import Embedder, Vectors
+    from vectune.training.problem import Fold, Rows
+
+    Scores = NDArray[np.float64]
+
+FEW = 20  # with fewer pairs nothing is trained, only closed forms
+STEPS = (5, 10, 20, 40, 80)
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5)
+PULLS = (0.3, 1.0, 3.0, 10.0, 30.0)
+POWERS = (0.0, 0.25, 0.5)
+LARGEST_ROTATION = 1024  # dimensions; beyond, Procrustes' decomposition takes longer than all other rungs together
+NOISE = 0.25  # standard errors by which a higher rung must lead; see ``_leads``
+
+
+@dataclass(frozen=True)
+class LadderOptions:
+    """How the ladder is climbed.
+
+    Attributes:
+        folds: parts the pairs are cut into, by document.
+        held: held-out queries of a fold that are scored, at most.
+        mixture: how many rungs whose held-out scores are alike are averaged; 1 takes the best alone.
+    """
+
+    folds: int = 3
+    held: int = 400
+    mixture: int = 2
+
+
+DEFAULTS = LadderOptions()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the ladder: what is fitted, from where, how far.
+
+    Attributes:
+        power: of the documents' whitening that it starts from; 0 starts from the identity.
+        rung: None is the start alone.
+        at: steps of training, or the pull of a closed form.
+        strength: share of the change that is kept.
+    """
+
+    power: float
+    rung: Rung | None = None
+    at: float = 0.0
+    strength: float = 1.0
+
+    def describe(self) -> dict[str, object]:
+        """For ``chosen`` in the result."""
+        if self.rung is None:
+            return {"rung": "whitening" if self.power else "identity", "whitening": self.power}
+        at = {"steps": self.at} if self.rung.trained else {"pull": self.at}
+        return {"rung": self.rung.name, "whitening": self.power, **at, "strength": self.strength}
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """What the ladder came to.
+
+    Attributes:
+        adapter: fitted on all pairs.
+        settings: what it is made of; more than one are averaged.
+        before, after: held-out nDCG@10 of base and result, over all folds.
+        dev_before, dev_after: the same over the dev queries alone, scored by an adapter that did not see them.
+    """
+
+    adapter: Adapter
+    settings: tuple[Setting, ...]
+    before: float
+    after: float
+    dev_before: float
+    dev_after: float
+
+
+def tune_adapter(
+    dataset: RetrievalDataset,
+    out: Path,
+    embedder: Embedder,
+    seed: int = 0,
+    options: LadderOptions = DEFAULTS,
+    progress: Progress = SILENT,
+) -> TuneResult:
+    """Climb the ladder over an embedder and write the adapter's folder.
+
+    Args:
+        dataset: with a train split; dev is cut from it by document where it is missing.
+        out: the artifact folder.
+        embedder: the base; with its cache around it, each text is embedded once, ever.
+        seed: of folds, weights and order.
+        options: see ``LadderOptions``.
+        progress: told what is chosen.
+
+    Raises:
+        DatasetError: no train split.
+        OutputError: ``out`` cannot be written.
+    """
+    from vectune.training.folders import write_adapter
+
+    started = time.perf_counter()
+    dataset, notes = _with_dev(dataset, seed)
+    queries, documents = embed_dataset(dataset, embedder)
+    trained_from = time.perf_counter()
+    climbed = climb(dataset, queries, documents, seed, options, progress)
+    seconds = time.perf_counter() - trained_from
+    notes += notes_on(dataset, queries, climbed)
+    for note in notes:
+        progress.say(note)
+    chosen = {
+        "settings": [setting.describe() for setting in climbed.settings],
+        "held_out": {"before": round(climbed.before, 4), "after": round(climbed.after, 4)},
+        "training_seconds": round(seconds, 2),
+    }
+    result = TuneResult(
+        out,
+        "adapter",
+        embedder.name,
+        embedder.fingerprint,
+        climbed.dev_before,
+        climbed.dev_after,
+        chosen,
+        time.perf_counter() - started,
+        tuple(notes),
+    )
+    write_adapter(out, StoredAdapter(climbed.adapter, None, embedder.name, embedder.fingerprint), embedder, result)
+    return result
+
+
+def _with_dev(dataset: RetrievalDataset, seed: int) -> tuple[RetrievalDataset, list[str]]:
+    """The dataset with a dev split, or without one where there are too few pairs to cut it."""
+    if dataset.qrels.get("dev"):
+        return dataset, []
+    try:
+        return with_dev(dataset, seed), []
+    except DatasetError as error:
+        return dataset, [str(error)]
+
+
+def embed_dataset(dataset: RetrievalDataset, embedder: Embedder) -> tuple[Vectors, Vectors]:
+    """Vectors of ``trained_queries(dataset)`` and of the corpus, in their order."""
+    documents = embedder.embed_documents([chunk.content for chunk in dataset.corpus.values()])
+    queries = embedder.embed_queries([dataset.queries[key].text for key in trained_queries(dataset)])
+    return queries, documents
+
+
+def notes_on(dataset: RetrievalDataset, queries: Vectors, climbed: Climbed) -> list[str]:
+    """What a person should read about the outcome."""
+    notes = []
+    pairs = len(queries)
+    if pairs < FEW:
+        notes.append(f"only {pairs} queries to learn from (under {FEW}): only closed forms were tried.")
+    if _alike(queries):
+        notes.append(
+            "all queries have the same vector: nothing can be learnt from them beyond the documents' geometry."
+        )
+    if climbed.settings == (Setting(0.0),):
+        notes.append("no adapter beats the base on held-out queries: the base is the result.")
+    if not dataset.qrels.get("test"):
+        notes.append("the dataset has no test split: chunks of future test documents may have been negatives.")
+    return notes
+
+
+def _alike(queries: Vectors) -> bool:
+    return len(queries) > 1 and float(np.abs(queries - queries[0]).max()) < 1e-4
+
+
+# Climbing
+
+
+def climb(
+    dataset: RetrievalDataset,
+    queries: Vectors,
+    documents: Vectors,
+    seed: int = 0,
+    options: LadderOptions = DEFAULTS,
+    progress: Progress = SILENT,
+) -> Climbed:
+    """Choose by held-out queries, then fit on all pairs.
+
+    Args:
+        dataset: with train, and dev where there is one.
+        queries: (n, d) vectors of ``trained_queries(dataset)``.
+        documents: (m, d) of the corpus; may be a memory map.
+        seed: of folds, weights and order.
+        options: see ``LadderOptions``.
+        progress: told each rung's held-out score.
+    """
+    few = len(queries) < FEW
+    problem = problem_of(dataset, queries, documents, 0 if few else options.folds, seed)
+    return solve(problem, seed, options, progress)
+
+
+def solve(problem: Problem, seed: int = 0, options: LadderOptions = DEFAULTS, progress: Progress = SILENT) -> Climbed:
+    """``climb`` for arrays."""
+    if not problem.folds:
+        return _solve_few(problem, seed)
+    with progress.task("adapter ladder", unit="rungs") as task:
+        board = _Board(problem, seed, options)
+        start = board.start()
+        for rung in (*CLOSED, *TRAINED) if not _alike(problem.queries) else ():
+            if rung.kind == "procrustes" and problem.dim > LARGEST_ROTATION:
+                continue
+            board.score(start, rung)
+            task.advance(1, rung.name)
+    settings = board.choose()
+    progress.event("ladder", scores=board.table())
+    before, dev_before = board.held_out((Setting(0.0),))
+    after, dev_after = board.held_out(settings)
+    if dev_after < dev_before:  # a mixture, where each part alone is not worse
+        settings = settings[:1]
+        after, dev_after = board.held_out(settings)
+    adapter = fit_all(problem, settings, seed)
+    return Climbed(adapter, settings, before, after, dev_before, dev_after)
+
+
+def _solve_few(problem: Problem, seed: int) -> Climbed:
+    """Too few pairs for folds: ridge, scored by leaving one query out at a time."""
+    rows = np.arange(len(problem.queries))
+    targets = mean_positives(problem, rows)
+    documents = _Candidates(problem, rows, seed)
+    scored: dict[Setting, Scores] = {}
+    for power in POWERS:
+        start = start_of(problem, power, seed)
+        x = problem.queries @ start.T
+        scored[Setting(power)] = documents.score(x)
+        for pull in PULLS if len(rows) > 2 and not _alike(problem.queries) else ():
+            changed = np.stack(
+                [ridge(np.delete(x, row, 0), np.delete(targets, row, 0), pull).of(x[[row]])[0] for row in rows]
+            )
+            for strength in STRENGTHS:
+                scored[Setting(power, Rung("ridge"), pull, strength)] = documents.score(x + strength * changed)
+    base = Setting(0.0)
+    best = base
+    for setting, values in scored.items():
+        if _leads(values, scored[best], 1.0):
+            best = setting
+    dev = problem.dev if len(problem.dev) else rows
+    if scored[best][dev].mean() < scored[base][dev].mean():
+        best = base
+    return Climbed(
+        fit_all(problem, (best,), seed),
+        (best,),
+        *(float(scored[setting].mean()) for setting in (base, best)),
+        *(float(scored[setting][dev].mean()) for setting in (base, best)),
+    )
+
+
+def _leads(challenger: Scores, holder: Scores, noise: float = NOISE) -> bool:
+    """True where the challenger's mean lead is over ``noise`` standard errors of the paired difference."""
+    lead = challenger - holder
+    return float(lead.mean()) > max(noise * float(lead.std()) / len(lead) ** 0.5, 1e-4)
+
+
+class _Candidates:
+    """Held-out queries and the documents they are searched among."""
+
+    def __init__(self, problem: Problem, held: Rows, seed: int, fold: Fold | None = None) -> None:
+        rows = np.arange(len(problem.documents)) if fold is None else problem.candidates(replace(fold, held=held), seed)
+        everything = len(rows) == len(problem.documents)
+        self.vectors = np.asarray(problem.documents if everything else problem.documents[rows], dtype=np.float32)
+        own = problem.positives.take(held)
+        self.positives = replace(own, rows=np.searchsorted(rows, own.rows))
+
+    def score(self, x: Vectors) -> Scores:
+        """NDCG@10 of each query; scale and norm of a query do not matter."""
+        return ndcg_at_10(x @ self.vectors.T, self.positives)
+
+
+class _Board:
+    """Held-out scores of every setting that was tried: per query, all folds after each other."""
+
+    def __init__(self, problem: Problem, seed: int, options: LadderOptions) -> None:
+        self.problem, self.seed, self.options = problem, seed, options
+        self.held = [fold.held[_spread(len(fold.held), options.held)] for fold in problem.folds]
+        self.among = [
+            _Candidates(problem, held, seed, fold) for held, fold in zip(self.held, problem.folds, strict=True)
+        ]
+        self.scores: dict[Setting, Scores] = {}
+        self.starts: dict[float, NDArray[np.float32]] = {}
+
+    def start(self) -> float:
+        """Score the starts, which learn from no query; gives the best one's power."""
+        for power in POWERS:
+            self.starts[power] = start_of(self.problem, power, self.seed)
+            self._put(Setting(power), [self._start(power, held) for held in self.held])
+        gentle = self.scores[Setting(0.25)]  # helped on all sets it was developed on, so the others must lead it
+        others = [power for power in (0.0, 0.5) if _leads(self.scores[Setting(power)], gentle, 1.0)]
+        return max(others, key=lambda power: float(self.scores[Setting(power)].mean())) if others else 0.25
+
+    def _start(self, power: float, rows: Rows) -> Vectors:
+        return np.asarray(self.problem.queries[rows] @ self.starts[power].T, dtype=np.float32)
+
+    def _put(self, setting: Setting, vectors: list[Vectors]) -> None:
+        self.scores[setting] = np.concatenate([a.score(x) for a, x in zip(self.among, vectors, strict=True)])
+
+    def score(self, power: float, rung: Rung) -> None:
+        """Fit the rung on each fold's training part and score all its settings on the held-out part."""
+        found: list[dict[Setting, Scores]] = []
+        for index in range(len(self.among)):
+            found.append(dict(self._fold(index, power, rung)))
+        for setting in found[0]:
+            if all(setting in fold for fold in found):
+                self.scores[setting] = np.concatenate([fold[setting] for fold in found])
+
+    def _fold(self, index: int, power: float, rung: Rung) -> Iterator[tuple[Setting, Scores]]:
+        fold, among = self.problem.folds[index], self.among[index]
+        x = self._start(power, self.held[index])
+        plain = x @ among.vectors.T
+        best, since = 0.0, 0
+        for at, change in fit(self.problem, fold.train, fold.pool, self.starts[power], rung, self.seed):
+            moved = change.of(x) @ among.vectors.T  # scores are linear in the strength: one product serves all
+            values = {s: ndcg_at_10(plain + np.float32(s) * moved, among.positives) for s in STRENGTHS}
+            for strength, scores in values.items():
+                yield Setting(power, rung, at, strength), scores
+            top = max(float(scores.mean()) for scores in values.values())
+            best, since = (top, 0) if top > best else (best, since + 1)
+            if since == 2 and rung.trained:  # it only gets worse from here
+                return
+
+    def choose(self) -> tuple[Setting, ...]:
+        """The simplest setting that is not behind by more than noise, averaged with others that score alike."""
+        base = Setting(0.0)
+        leaders = sorted(self._best_of_rungs(), key=lambda setting: -float(self.scores[setting].mean()))
+        fit_to_serve = [
+            setting
+            for setting in leaders
+            if _leads(self.scores[setting], self.scores[base], 2 * NOISE) and self._dev(setting) >= self._dev(base)
+        ]
+        if not fit_to_serve:
+            return (base,)
+        first = fit_to_serve[0]
+        alike = [
+            setting
+            for setting in fit_to_serve[1:]
+            if setting.rung is not None and not _leads(self.scores[first], self.scores[setting], 1.0)
+        ]
+        return (first, *alike[: self.options.mixture - 1]) if first.rung is not None else (first,)
+
+    def _best_of_rungs(self) -> list[Setting]:
+        best: dict[Rung | None, Setting] = {}
+        for setting, scores in self.scores.items():
+            held = best.get(setting.rung)
+            if held is None or scores.mean() > self.scores[held].mean():
+                best[setting.rung] = setting
+        return list(best.values())
+
+    def _dev(self, setting: Setting) -> float:
+        return float(self.scores[setting][: len(self.held[0])].mean())
+
+    def held_out(self, settings: tuple[Setting, ...]) -> tuple[float, float]:
+        """Mean held-out score over all folds and over the first one, dev; mixtures are fitted again on each fold."""
+        if len(settings) == 1:
+            return float(self.scores[settings[0]].mean()), self._dev(settings[0])
+        found = []
+        for fold, held, among in zip(self.problem.folds, self.held, self.among, strict=True):
+            mixed = fit_all(self.problem, settings, self.seed, (fold.train, fold.pool))
+            found.append(among.score(mixed.apply(self.problem.queries[held])))
+        return float(np.concatenate(found).mean()), float(found[0].mean())
+
+    def table(self) -> list[dict[str, object]]:
+        """Each rung's best setting and its held-out mean."""
+        return [{**s.describe(), "nDCG@10": round(float(self.scores[s].mean()), 4)} for s in self._best_of_rungs()]
+
+
+def _spread(count: int, most: int) -> Rows:
+    """At most ``most`` of ``count`` rows, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+# Fitting
+
+
+def start_of(problem: Problem, power: float, seed: int) -> NDArray[np.float32]:
+    """The start's matrix, scaled so that it leaves the queries' mean length at 1, for which rates are made."""
+    start = whitening(problem.documents, power, seed)
+    if power == 0:
+        return start
+    return start / max(float(np.linalg.norm(problem.queries @ start.T, axis=1).mean()), 1e-6)
+
+
+def fit(
+    problem: Problem, rows: Rows, pool: Rows, start: NDArray[np.float32], rung: Rung, seed: int, at: float | None = None
+) -> Iterator[tuple[float, Change]]:
+    """A rung's changes along its path: over steps, or over pulls; with ``at``, only the one at this place."""
+    x = np.asarray(problem.queries[rows] @ start.T, dtype=np.float32)
+    if rung.trained:
+        steps = STEPS if at is None else (int(at),)
+        yield from train(x, problem.positives.take(rows), problem.documents, pool, rung, seed, steps)
+        return
+    targets = mean_positives(problem, rows)
+    if rung.kind == "procrustes":
+        yield 0.0, procrustes(x, targets)
+        return
+    for pull in PULLS if at is None else (at,):
+        yield pull, ridge(x, targets, pull)
+
+
+def fit_all(
+    problem: Problem, settings: tuple[Setting, ...], seed: int, part: tuple[Rows, Rows] | None = None
+) -> Adapter:
+    """The adapter of these settings; several are averaged into one.
+
+    Args:
+        problem: the arrays.
+        settings: what to fit.
+        seed: of weights and order.
+        part: rows of queries and of the pool to fit on; None takes all.
+    """
+    rows, pool = part or (np.arange(len(problem.queries)), problem.pool)
+    parts = []
+    for setting in settings:
+        start = start_of(problem, setting.power, seed)
+        if setting.rung is None:
+            plain = (
+                identity(problem.dim) if setting.power == 0 else Adapter("linear", problem.dim, problem.dim, skip=start)
+            )
+            parts.append(plain)
+            continue
+        *_, (_, change) = fit(problem, rows, pool, start, setting.rung, seed, setting.at)
+        parts.append(change.adapter(setting.rung.kind, start, setting.strength))
+    return average(parts)
+
+
+def average(parts: list[Adapter]) -> Adapter:
+    """The mean of adapters' outputs before unit norm as one adapter: matrices add up, hidden layers stand side by side."""
+    if len(parts) == 1:
+        return parts[0]
+    share = np.float32(1 / len(parts))
+    dim_in, dim_out = parts[0].dim_in, parts[0].dim_out
+    skip = np.zeros((dim_out, dim_in), dtype=np.float32)
+    hidden = []
+    for part in parts:
+        if part.is_linear:
+            skip += share * part.matrix()
+        else:
+            skip += share * (np.eye(dim_out, dim_in, dtype=np.float32) if part.skip is None else part.skip)
+            hidden.append(part)
+    if not hidden:
+        return Adapter("linear", dim_in, dim_out, skip=skip)
+    if len({part.activation for part in hidden}) > 1:
+        raise ValueError("adapters with different activations cannot be averaged into one.")
+    stacked: Mapping[str, NDArray[np.float32]] = {
+        "down": np.concatenate([part.down for part in hidden if part.down is not None]),
+        "down_bias": np.concatenate(
+            [
+                np.zeros(len(part.down), np.float32) if part.down_bias is None else part.down_bias
+                for part in hidden
+                if part.down is not None
+            ]
+        ),
+        "up": np.concatenate([share * part.up for part in hidden if part.up is not None], axis=1),
+    }
+    return Adapter("mlp", dim_in, dim_out, skip=skip, **stacked, activation=hidden[0].activation)

@@ -1,0 +1,284 @@
+"""The rungs of the adapter ladder: how each kind of adapter is fitted to queries over frozen document vectors.
+
+A rung learns a change ``δ(x)`` to a start ``M x``; the adapter is ``M x + strength · δ(x)``. The start is the identity
+or the documents' geometry with its dominant directions damped (shrunk whitening: Su et al. 2021, arXiv 2103.15316).
+Trained rungs minimise −log softmax of each positive against the pool (InfoNCE, van den Oord et al. 2018; arXiv
+1807.03748), with a query's other positives left out of the denominator. δ starts at zero, and strength and number of
+steps, found on held-out documents, are what holds it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vectune.adapters import Activation, Adapter, Kind
+from vectune.training.problem import Positives, Problem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectune.protocols import Vectors
+    from vectune.training.problem import Rows
+
+EXACT = 4096  # documents up to which every step's softmax runs over the whole pool
+RUN = 32  # sampled negatives come in runs of neighbouring rows: few reads of a memory map, and siblings are hard
+SAMPLE = 20_000  # document vectors from which the geometry is estimated
+
+
+@dataclass(frozen=True)
+class Change:
+    """δ: a matrix, or up · activation(down · x + down_bias)."""
+
+    matrix: NDArray[np.float32] | None = None
+    down: NDArray[np.float32] | None = None
+    down_bias: NDArray[np.float32] | None = None
+    up: NDArray[np.float32] | None = None
+    activation: Activation = "none"
+
+    def of(self, x: Vectors) -> Vectors:
+        """δ of vectors (n, d)."""
+        if self.matrix is not None:
+            return x @ self.matrix.T
+        assert self.down is not None and self.up is not None
+        hidden = x @ self.down.T + (0 if self.down_bias is None else self.down_bias)
+        if self.activation == "relu":
+            np.maximum(hidden, 0, out=hidden)
+        return np.asarray(hidden @ self.up.T, dtype=np.float32)
+
+    def adapter(self, kind: Kind, start: NDArray[np.float32], strength: float) -> Adapter:
+        """The adapter ``start x + strength · δ(start x)`` as one formula over x."""
+        dim, by = len(start), np.float32(strength)
+        if self.matrix is not None:
+            return Adapter(kind, dim, dim, skip=_f32(start + by * (self.matrix @ start)))
+        assert self.down is not None and self.up is not None
+        return Adapter(
+            kind,
+            dim,
+            dim,
+            skip=None if _is_identity(start) else start,
+            down=_f32(self.down @ start),
+            down_bias=self.down_bias,
+            up=_f32(by * self.up),
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A kind of adapter and how it is fitted.
+
+    Attributes:
+        kind: of the adapter.
+        temperature: cosines are divided by it; 0 for closed forms.
+        rate: Adam's, at 384 dimensions.
+        rank: of low-rank and hidden layers.
+    """
+
+    kind: Kind
+    temperature: float = 0.0
+    rate: float = 1e-3
+    rank: int = 64
+
+    @property
+    def trained(self) -> bool:
+        """False for closed forms."""
+        return self.temperature > 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} (temperature {self.temperature})" if self.trained else self.kind
+
+
+# simplest first: the ladder climbs only where held-out queries ask for it
+CLOSED = (Rung("ridge"), Rung("procrustes"))
+TRAINED = (
+    Rung("low-rank", 0.05, rate=3e-3),
+    Rung("linear", 0.02),
+    Rung("linear", 0.05),
+    Rung("mlp", 0.05, rate=3e-3),
+)
+
+
+# Starts
+
+
+def whitening(documents: Vectors, power: float, seed: int = 0, shrink: float = 0.1) -> NDArray[np.float32]:
+    """A symmetric (d, d) matrix that damps the directions in which documents vary most, as ``variance ** -power``.
+
+    Args:
+        documents: (m, d); a sample of them is read.
+        power: 0 is the identity, 0.5 full whitening.
+        seed: of the sample.
+        shrink: share of the mean variance added to each direction's, so that empty directions are not blown up.
+    """
+    count, dim = documents.shape
+    if power == 0:
+        return np.eye(dim, dtype=np.float32)
+    rows = np.arange(count)
+    if count > SAMPLE:
+        rows = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
+    drawn = np.asarray(documents[rows], dtype=np.float32)
+    drawn = drawn - drawn.mean(axis=0)
+    values, axes = np.linalg.eigh((drawn.T @ drawn / max(len(drawn) - 1, 1)).astype(np.float64))
+    values = np.maximum(values, 0)
+    mean = float(values.mean())
+    if mean <= 0:  # all documents alike
+        return np.eye(dim, dtype=np.float32)
+    scale = (values / mean + shrink) ** -power
+    return _f32((axes * (scale / scale.mean())) @ axes.T)
+
+
+def _is_identity(matrix: NDArray[np.float32]) -> bool:
+    return bool(np.array_equal(matrix, np.eye(len(matrix), dtype=np.float32)))
+
+
+def _f32(values: NDArray[Any]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+# Closed forms
+
+
+def ridge(x: Vectors, targets: Vectors, pull: float) -> Change:
+    """argmin over δ of ‖x + δx − target‖² + pull·‖δ‖²: ridge regression pulled to the identity.
+
+    Args:
+        x: (n, d) queries. targets: (n, d), the mean of each query's positives.
+        pull: in units of the mean squared singular value of x, so that it means the same for every n.
+    """
+    count, dim = x.shape
+    rest = targets - x
+    if count <= dim:  # the dual: an (n, n) system
+        gram = x @ x.T
+        level = pull * float(np.trace(gram)) / min(count, dim)
+        inner = np.linalg.solve(gram + level * np.eye(count, dtype=np.float32), x)
+        return Change(matrix=_f32(rest.T @ inner))
+    gram = x.T @ x
+    level = pull * float(np.trace(gram)) / dim
+    return Change(matrix=_f32(np.linalg.solve(gram + level * np.eye(dim, dtype=np.float32), x.T @ rest).T))
+
+
+def procrustes(x: Vectors, targets: Vectors) -> Change:
+    """The rotation that brings queries nearest to their positives (Schönemann 1966), minus the identity."""
+    left, _, right = np.linalg.svd((targets.T @ x).astype(np.float64), full_matrices=True)
+    return Change(matrix=_f32(left @ right - np.eye(x.shape[1])))
+
+
+def mean_positives(problem: Problem, rows: Rows) -> Vectors:
+    """The unit mean of each query's positives: (n, d)."""
+    positives = problem.positives.take(rows)
+    summed = np.zeros((len(rows), problem.dim), dtype=np.float32)
+    for column in range(positives.rows.shape[1]):
+        summed += positives.weights[:, column, None] * problem.documents[positives.rows[:, column]]
+    return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-9)
+
+
+# Trained
+
+
+def train(
+    x: Vectors,
+    positives: Positives,
+    documents: Vectors,
+    pool: Rows,
+    rung: Rung,
+    seed: int,
+    steps: tuple[int, ...],
+    batch: int = 256,
+) -> Iterator[tuple[int, Change]]:
+    """Fit a rung by Adam; yields (step, δ so far) at each of ``steps``. Stop taking to stop training.
+
+    Args:
+        x: (n, d) queries at their start.
+        positives: of these queries, rows of ``documents``.
+        documents: (m, d), may be a memory map.
+        pool: rows that may be negatives; up to ``EXACT`` all of them are in every softmax, above that a sample.
+        rung: what to fit.
+        seed: of weights and order.
+        steps: ascending.
+        batch: queries in a step.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights, delta, change = _parameters(rung, x.shape[1], generator)
+    adam = torch.optim.Adam(weights, lr=rung.rate * 384 / x.shape[1])  # early steps move each entry by the rate
+    queries = torch.from_numpy(np.ascontiguousarray(x))
+    softmax = _Softmax(documents, pool, positives, np.random.default_rng(seed))
+    order = _batches(len(x), batch, generator)
+    for step in range(1, steps[-1] + 1):
+        rows = next(order)
+        here = queries[rows]
+        loss = softmax.loss(F.normalize(here + delta(here), dim=1), rows.numpy(), rung.temperature)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        if step in steps:
+            yield step, change()
+
+
+def _parameters(
+    rung: Rung, dim: int, generator: torch.Generator
+) -> tuple[list[torch.Tensor], Callable[[torch.Tensor], torch.Tensor], Callable[[], Change]]:
+    """Weights at δ = 0, δ as torch computes it, and δ as NumPy."""
+    if rung.kind == "linear":
+        matrix = torch.zeros(dim, dim, requires_grad=True)
+        return [matrix], lambda x: x @ matrix.T, lambda: Change(matrix=_numpy(matrix))
+    rank = min(rung.rank, dim)
+    down = torch.randn(rank, dim, generator=generator) * (2 if rung.kind == "mlp" else 1) / dim**0.5
+    up = torch.zeros(dim, rank)
+    if rung.kind == "low-rank":
+        weights = [down.requires_grad_(), up.requires_grad_()]
+        return weights, lambda x: x @ down.T @ up.T, lambda: Change(down=_numpy(down), up=_numpy(up))
+    shift = torch.zeros(rank)
+    weights = [down.requires_grad_(), shift.requires_grad_(), up.requires_grad_()]
+
+    def change() -> Change:
+        return Change(None, _numpy(down), _numpy(shift), _numpy(up), "relu")
+
+    return weights, lambda x: F.relu(x @ down.T + shift) @ up.T, change
+
+
+def _numpy(weights: torch.Tensor) -> NDArray[np.float32]:
+    return weights.detach().numpy().copy()
+
+
+def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Batches of rows for ever; each query comes up equally often."""
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order.split(batch) if count < 2 * batch else order[: count // batch * batch].split(batch)
+
+
+class _Softmax:
+    """The loss over the pool: exact where it fits, over a fresh sample of runs in each step where it does not."""
+
+    def __init__(self, documents: Vectors, pool: Rows, positives: Positives, rng: np.random.Generator) -> None:
+        self.documents, self.pool, self.positives, self.rng = documents, pool, positives, rng
+        self.columns: Rows | None = None
+        if len(pool) <= EXACT:
+            self.columns, self.vectors = self._load(pool, positives.rows)
+
+    def _load(self, pool: Rows, rows: Rows) -> tuple[Rows, torch.Tensor]:
+        columns = np.unique(np.concatenate([pool, rows.ravel()]))
+        return columns, torch.from_numpy(np.ascontiguousarray(self.documents[columns], dtype=np.float32))
+
+    def _sampled(self, rows: Rows) -> tuple[Rows, torch.Tensor]:
+        starts = self.rng.integers(0, len(self.pool) - RUN, EXACT // RUN)
+        picked = (starts[:, None] + np.arange(RUN)).ravel()
+        return self._load(self.pool[picked], rows)
+
+    def loss(self, queries: torch.Tensor, which: Rows, temperature: float) -> torch.Tensor:
+        """Mean over queries of the weighted mean over positives of −log p(positive)."""
+        own = self.positives.take(which)
+        columns, vectors = (self.columns, self.vectors) if self.columns is not None else self._sampled(own.rows)
+        at = torch.from_numpy(np.searchsorted(columns, own.rows))
+        scores = queries @ vectors.T / temperature
+        mine = scores.gather(1, at)
+        negatives = torch.logsumexp(scores.scatter(1, at, -1e9), dim=1, keepdim=True)
+        weights = torch.from_numpy(own.weights)
+        return (F.softplus(negatives - mine) * weights / weights.sum(dim=1, keepdim=True)).sum(dim=1).mean()
