@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from vectune.embedders.cached import CachedEmbedder
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.errors import ModelError
@@ -33,7 +34,17 @@ def open_embedder(
         ModelError: there is no such model, or it cannot be loaded.
         EndpointError: the API refuses.
     """
-    return _open(source, options)
+    if isinstance(source, str | Path) and is_artifact(source):
+        return _open_artifact(Path(source).expanduser(), options, cache, progress)
+    embedder = _open(source, options)
+    if not cache or hasattr(embedder, "inner"):
+        return embedder
+    return CachedEmbedder(embedder, progress, options.cache_gib)
+
+
+def is_artifact(name: str | Path) -> bool:
+    """Whether this is a folder that ``tune`` wrote."""
+    return (Path(name).expanduser() / ARTIFACT_FILE).is_file()
 
 
 def _open(source: Source, options: EmbedOptions) -> Embedder:
@@ -48,29 +59,22 @@ def _open(source: Source, options: EmbedOptions) -> Embedder:
         from vectune.embedders.http import HTTPEmbedder
 
         return HTTPEmbedder(name.removeprefix("openai:"), options)
-    if (Path(name).expanduser() / ARTIFACT_FILE).is_file():
-        return _open_artifact(Path(name).expanduser(), options)
     if name == "bm25" or name.startswith("hybrid:"):
         raise ModelError(f"'{name}' has no vectors: it is only for evaluation.")
-    return _local(name, options)
-
-
-def _local(name: str, options: EmbedOptions) -> Embedder:
     from vectune.embedders.local import LocalEmbedder
 
     return LocalEmbedder(name, options)
 
 
-def _open_artifact(folder: Path, options: EmbedOptions) -> Embedder:
-    """A folder that ``tune`` wrote: a model of its own, or an adapter over its base."""
+def _open_artifact(folder: Path, options: EmbedOptions, cache: bool, progress: Progress) -> Embedder:
+    """A folder that ``tune`` wrote: a model of its own, or an adapter over its base, whose vectors are cached."""
     try:
         kind = json.loads((folder / ARTIFACT_FILE).read_text(encoding="utf-8"))["kind"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / ARTIFACT_FILE}: is not what vectune wrote ({error}).") from error
-    if (folder / "modules.json").is_file():  # full, lora, query: a complete sentence-transformers folder
-        return _local(str(folder), options)
+    if kind in ("full", "lora"):
+        embedder = _open(str(folder), options)
+        return CachedEmbedder(embedder, progress, options.cache_gib) if cache else embedder
     from vectune.adapters import open_artifact
 
-    if kind != "adapter":
-        raise ModelError(f"{folder}: holds an artifact of the unknown kind '{kind}'.")
-    return open_artifact(folder, lambda name: _open(name, options))
+    return open_artifact(folder, lambda name: open_embedder(name, options, cache, progress))

@@ -25,7 +25,7 @@ def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
         row = int(bad[0])
         kind = "a zero vector" if np.isfinite(norms[row]) else "NaN or infinity"
         raise ModelError(
-            f"{name}: gives {kind} for {bad.size} of {len(texts)} texts, first for number {row + 1}: {texts[row][:60]!r}.",
+            f"{name}: gives {kind} for {bad.size} of {len(texts)} texts, first {row + 1}: {texts[row][:60]!r}.",
             "An empty text may have no vector. If it is not empty, the model's weights are broken.",
         )
     return np.ascontiguousarray(vectors / norms[:, None].astype(np.float32), dtype=np.float32)

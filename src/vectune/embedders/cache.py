@@ -1,0 +1,405 @@
+"""VectorCache: every text is embedded once per fingerprint, ever.
+
+One folder for each fingerprint under ``vectors/`` of the cache folder: ``vectors.f32`` holds the rows (float32,
+memory-mapped), ``keys.db`` (SQLite) says which text's row is where, and ``about.json`` whose vectors they are. Rows are
+written before their keys are committed, and both under SQLite's write lock: two processes at once never share a row,
+and a process killed at any moment leaves at most rows that nobody knows of, which the next writer overwrites.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectune.errors import InputError, VectuneError
+from vectune.runs import cache_folder, storage_errors, write_json
+
+if TYPE_CHECKING:
+    from vectune.protocols import Vectors
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there the file system itself keeps open files from being removed
+    fcntl = None
+
+GIB = 1 << 30
+BLOCK = 8192  # texts looked up in one query, and rows written in one transaction
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS keys (key INTEGER PRIMARY KEY, tail INTEGER NOT NULL, row INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+# A text's key is 128 bits in two integers: the first is the table's own key, which keeps ten million of them small.
+FIND = "SELECT keys.key, keys.tail, keys.row FROM json_each(?) AS asked JOIN keys ON keys.key = asked.value"
+
+Keys = list[tuple[int, int]]
+
+
+def text_keys(texts: Sequence[str], role: str) -> Keys:
+    """128-bit keys of texts in a role; a query and a document of the same text have different ones."""
+    prefix = hashlib.blake2b(role.encode() + b"\x1f", digest_size=16)
+    keys = []
+    for text in texts:
+        digest = prefix.copy()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        both = digest.digest()
+        keys.append((int.from_bytes(both[:8], "big", signed=True), int.from_bytes(both[8:], "big", signed=True)))
+    return keys
+
+
+class VectorCache:
+    """The vectors of one fingerprint.
+
+    Args:
+        key: the fingerprint, or a longer key that starts with it; the folder's name.
+        dim: dimensions of a vector; None where only reading what is there.
+        name: the embedder's name, for people who look into the cache.
+        root: the folder of all fingerprints; None = ``vectors`` in vectune's cache folder.
+        limit_gib: size limit of the root. Other fingerprints' vectors make room, least recently used first; when that
+            is not enough, new vectors are no longer kept.
+    """
+
+    def __init__(
+        self, key: str, dim: int | None = None, name: str = "", root: Path | None = None, limit_gib: float = 20.0
+    ) -> None:
+        self.root = root or vectors_folder()
+        self.folder = self.root / key[:64]
+        self.name, self.limit = name, int(limit_gib * GIB)
+        self.full = False
+        self._lock = threading.RLock()
+        self._rows: Vectors | None = None
+        with storage_errors(self.folder):
+            self._hold = _enter(self.folder)
+            self._db = self._open_keys()
+            self.dim = self._agree_on_dim(dim)
+            self._touch()
+
+    def close(self) -> None:
+        """Let go of the files; the cache may be pruned again."""
+        with self._lock:
+            self._rows = None
+            self._db.close()
+            if self._hold is not None:
+                self._hold.close()
+                self._hold = None
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM keys").fetchone()[0])
+
+    def get(self, texts: Sequence[str], role: str, out: Vectors) -> NDArray[np.intp]:
+        """Fill the rows of ``out`` whose texts are known; returns the indices of those that are not."""
+        missing = []
+        with self._lock:
+            for start in range(0, len(texts), BLOCK):
+                keys = text_keys(texts[start : start + BLOCK], role)
+                places = self._places(keys)
+                known = np.flatnonzero(places >= 0)
+                if known.size:
+                    found, good = self._read(places[known])
+                    out[start + known[good]] = found[good]
+                    places[known[~good]] = -1
+                missing.append(start + np.flatnonzero(places < 0))
+        return np.concatenate(missing) if missing else np.zeros(0, dtype=np.intp)
+
+    def put(self, texts: Sequence[str], role: str, vectors: Vectors) -> int:
+        """Keep vectors; those that are not finite or not of unit norm are not kept. Returns how many were.
+
+        A full disk or a reached size limit stops keeping (``full``), never the caller.
+        """
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        good = np.flatnonzero(_sound(vectors))
+        kept = 0
+        with self._lock:
+            for start in range(0, len(good), BLOCK):
+                block = good[start : start + BLOCK]
+                if self.full or not self._has_room(len(block)):
+                    break
+                kept += self._append(text_keys([texts[index] for index in block], role), vectors[block])
+        return kept
+
+    # Keys
+
+    def _open_keys(self) -> sqlite3.Connection:
+        try:
+            return _connect(self.folder / "keys.db")
+        except sqlite3.DatabaseError:  # damaged beyond use: start again, all of it can be computed again
+            for file in self.folder.glob("keys.db*"):
+                file.unlink(missing_ok=True)
+            return _connect(self.folder / "keys.db")
+
+    def _agree_on_dim(self, dim: int | None) -> int:
+        with self._writing():
+            known = self._fact("dim")
+            if known is None and dim is not None:
+                self._set_fact("dim", dim)
+        if known is not None and dim is not None and known != dim:
+            raise VectuneError(
+                f"{self.folder}: holds vectors of {known} dimensions, but {self.name or 'the embedder'} has {dim}.",
+                "Its fingerprint should have changed; remove that folder, or name another fingerprint.",
+            )
+        return dim if dim is not None else known or 0
+
+    def _fact(self, name: str) -> int | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _set_fact(self, name: str, value: int) -> None:
+        self._db.execute(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+        )
+
+    def _places(self, keys: Keys) -> NDArray[np.int64]:
+        """The row of each key; -1 where there is none."""
+        found = {
+            key: (tail, row)
+            for key, tail, row in self._db.execute(FIND, (json.dumps([key for key, _ in keys]),)).fetchall()
+        }
+        nothing = (None, -1)
+        answers = ((tail, found.get(key, nothing)) for key, tail in keys)
+        return np.array([row if its_tail == tail else -1 for tail, (its_tail, row) in answers], dtype=np.int64)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction that no other process writes beside."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # Rows
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "vectors.f32"
+
+    def _read(self, places: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.bool_]]:
+        """The rows, and which of them are sound: after a power cut a committed row may be blank."""
+        last = int(places.max())
+        if self._rows is None or last >= len(self._rows):
+            self._rows = self._map()
+        inside = places < len(self._rows)
+        found = np.zeros((len(places), self.dim), dtype=np.float32)
+        found[inside] = self._rows[places[inside]]
+        return found, _sound(found)
+
+    def _map(self) -> Vectors:
+        rows = self.data.stat().st_size // (4 * self.dim) if self.data.exists() else 0
+        if not rows:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        return np.memmap(self.data, dtype=np.float32, mode="r", shape=(rows, self.dim))
+
+    def _append(self, keys: Keys, vectors: Vectors) -> int:
+        """Rows first, then their keys, in one transaction."""
+        try:
+            with self._writing():
+                places = self._places(keys)
+                known = np.flatnonzero(places >= 0)  # by another process just now, or blank after a power cut
+                if known.size:
+                    places[known[~self._read(places[known])[1]]] = -1
+                new = np.flatnonzero(places < 0)
+                first = self._fact("rows") or 0
+                self._write_rows(first, vectors[new])
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)",
+                    [(*keys[index], first + offset) for offset, index in enumerate(new.tolist())],
+                )
+                self._set_fact("rows", first + len(new))
+        except (OSError, sqlite3.OperationalError) as error:
+            if not _no_space(error):
+                raise
+            self.full = True
+            return 0
+        return len(new)
+
+    def _write_rows(self, first: int, vectors: Vectors) -> None:
+        with open(self.data, "r+b" if self.data.exists() else "w+b") as file:
+            file.seek(first * 4 * self.dim)
+            file.write(vectors.tobytes())
+
+    def _has_room(self, rows: int) -> bool:
+        """Whether these rows fit under the limit; other fingerprints' vectors make room for them."""
+        needed = rows * (4 * self.dim + 48)  # 48: a key in SQLite
+        own = folder_size(self.folder)
+        if own + needed <= self.limit and self._others() + own + needed <= self.limit:
+            return True
+        if own + needed <= self.limit:
+            prune(self.limit - needed, root=self.root, keep=self.folder)
+            if self._others() + own + needed <= self.limit:
+                return True
+        self.full = True
+        return False
+
+    def _others(self) -> int:
+        return sum(folder_size(folder) for folder in _folders(self.root) if folder != self.folder)
+
+    def _touch(self) -> None:
+        """Note the use: the file's time is what pruning goes by."""
+        about = self.folder / "about.json"
+        if about.exists():
+            os.utime(about)
+        else:
+            write_json(about, {"name": self.name, "dim": self.dim, "key": self.folder.name})
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=120, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA busy_timeout = 120000")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA cache_size = -65536")  # 64 MiB
+    for statement in SCHEMA.strip().splitlines():
+        db.execute(statement)
+    return db
+
+
+def _sound(vectors: Vectors) -> NDArray[np.bool_]:
+    norms = np.einsum("ij,ij->i", vectors, vectors)
+    sound: NDArray[np.bool_] = np.abs(norms - 1.0) < 0.01  # False for NaN too
+    return sound
+
+
+def _no_space(error: Exception) -> bool:
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error)
+
+
+# The cache as a whole
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """One fingerprint's vectors: whose they are, how many, their size in bytes and when they were last used."""
+
+    key: str
+    name: str
+    dim: int
+    count: int
+    size: int
+    used: float
+
+
+def vectors_folder() -> Path:
+    """The folder that holds one folder for each fingerprint."""
+    return cache_folder() / "vectors"
+
+
+def cached_models(root: Path | None = None) -> list[CachedModel]:
+    """What the cache holds, most recently used first."""
+    return sorted((_look(folder) for folder in _folders(root or vectors_folder())), key=lambda model: -model.used)
+
+
+def prune(
+    limit: float, *, older_than: float = 0.0, root: Path | None = None, keep: Path | None = None
+) -> list[CachedModel]:
+    """Remove whole fingerprints, least recently used first, until the cache holds at most ``limit`` bytes.
+
+    Args:
+        limit: bytes that may stay; 0 removes all.
+        older_than: only what was not used for this many seconds.
+        root: the folder of all fingerprints.
+        keep: never this one. What another process has open is left as well.
+
+    Returns:
+        what was removed.
+    """
+    if limit < 0:
+        raise InputError(f"the limit is {limit}, expected 0 or more.")
+    root = root or vectors_folder()
+    models = cached_models(root)
+    size, removed, now = sum(model.size for model in models), [], time.time()
+    for model in reversed(models):
+        if size <= limit or now - model.used < older_than:
+            continue
+        if root / model.key != keep and remove_cached(model.key, root):
+            size -= model.size
+            removed.append(model)
+    return removed
+
+
+def remove_cached(key: str, root: Path | None = None) -> bool:
+    """Remove one fingerprint's vectors; False when a process is using them."""
+    folder = (root or vectors_folder()) / key
+    claim = None if fcntl is None else _claim(folder)
+    if claim is None and fcntl is not None:
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    if claim is not None:
+        claim.close()
+    return not folder.exists()
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder; 0 where it has just gone."""
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    except OSError:
+        return 0
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(root) if entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _look(folder: Path) -> CachedModel:
+    try:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        used = (folder / "about.json").stat().st_mtime
+    except (OSError, ValueError):
+        about, used = {}, 0.0  # killed while it was made
+    return CachedModel(
+        folder.name, str(about.get("name", "")), int(about.get("dim", 0)), _count(folder), folder_size(folder), used
+    )
+
+
+def _count(folder: Path) -> int:
+    try:
+        with sqlite3.connect(f"file:{folder / 'keys.db'}?mode=ro", uri=True, timeout=10) as db:
+            return int(db.execute("SELECT count(*) FROM keys").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def _enter(folder: Path) -> IO[str] | None:
+    """Make the folder and hold it against removal until the file is closed or the process ends."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:
+            return None
+        file = (folder / "lock").open("a")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), (folder / "lock").stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # it was removed while we waited: make it anew
+
+
+def _claim(folder: Path) -> IO[str] | None:
+    """The folder for oneself; None while somebody holds it."""
+    try:
+        file = (folder / "lock").open("a")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    return file
