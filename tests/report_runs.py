@@ -39,15 +39,16 @@ SUBJECTS = (
 WISHES = ("How do I change {0}?", "{0} not working", "Where is the setting for {0} on the TV?", "reset {0} to default")
 
 
-def make_dataset(queries: int, seed: int = 0) -> RetrievalDataset:
+def make_dataset(queries: int, lengthen: str = "", seed: int = 0) -> RetrievalDataset:
     """Chunks of 24 manuals and queries with one right chunk each; the first queries and chunks are hostile."""
     random_ = random.Random(seed)
     corpus = {}
-    for number in range(max(60, queries)):
+    for number in range(min(max(60, queries), 5000)):
         subject = SUBJECTS[number % len(SUBJECTS)]
         text = f"Press the home button and open Settings. To change {subject}, choose General and press OK ({number}). "
         if number < len(HOSTILE):
             text = HOSTILE[number] + " " + text
+        text += lengthen
         chunk = Chunk(
             text * random_.randint(1, 5), title=f"Manual {number % 24}: {subject}",
             source=f"manuals/tv-{number % 24}.pdf", document_id=f"document-{number % 24}",
@@ -62,7 +63,7 @@ def make_dataset(queries: int, seed: int = 0) -> RetrievalDataset:
         f"q{i}": Query(text, style=("question", "keywords", "title")[i % 3], writer="extractive", id=f"q{i}")
         for i, text in enumerate(texts[:queries])
     }
-    qrels = {query: {f"c{i}": 1} for i, query in enumerate(found)}
+    qrels = {query: {f"c{i % len(corpus)}": 1} for i, query in enumerate(found)}
     info: Json = {
         "name": "manuals",
         "generated": True,
@@ -106,24 +107,32 @@ def _measures(rank: int) -> dict[str, float]:
     }
 
 
-def make_run(folder: Path, queries: int = 160, tuned_skill: float = 0.75) -> Path:
-    """Write a run folder as ``vectune run`` leaves it, without the report."""
-    dataset = make_dataset(queries)
+def make_run(folder: Path, queries: int = 160, judged: bool = True, lengthen: str = "") -> Path:
+    """Write a run folder as ``vectune run`` leaves it, without the report.
+
+    Args:
+        folder: where; its row on the board is ``folder/model``.
+        queries: how many; as many chunks, from 60 to 5,000.
+        judged: with verdict.json.
+        lengthen: text that makes each chunk longer.
+    """
+    dataset = make_dataset(queries, lengthen)
     folder.mkdir(parents=True, exist_ok=True)
     dataset.write(folder / "dataset")
     tuned = str(folder / "model")
     rows = (
         make_row("bm25", dataset, 0.7, 1, "bm25"),
         make_row("all-MiniLM-L6-v2", dataset, 0.5, 2),
-        make_row(tuned, dataset, tuned_skill, 3),
+        make_row(tuned, dataset, 0.75, 3),
         make_row("hybrid:<i>all</i>-MiniLM-L6-v2", dataset, 0.72, 4, "hybrid"),
     )
     write_json(folder / "model" / "vectune.json", ARTIFACT)
     clusters = {query: f"document-{i % 24}" for i, query in enumerate(dataset.queries)}
     board = Board("manuals", "test", len(dataset.corpus), queries, rows, MEASURES, True, 100, clusters)
     board.write(folder / "board.json")
-    judged = verdict(board, dataset, "all-MiniLM-L6-v2", tuned, VerdictOptions(draws=500))
-    write_json(folder / "verdict.json", judged.to_json())
+    if judged:
+        found = verdict(board, dataset, "all-MiniLM-L6-v2", tuned, VerdictOptions(draws=500))
+        write_json(folder / "verdict.json", found.to_json())
     write_json(folder / "run.json", run_json())
     for name, seconds in (("documents", 4.2), ("chunks", 1.1), ("queries", 12.5), ("tune", 184.0), ("evaluate", 22.4)):
         write_json(folder / "stages" / f"{name}.json", {"key": name * 4, "seconds": seconds, "summary": {}})

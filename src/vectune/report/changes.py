@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vectune.board import Row
 from vectune.records import Chunk, Query, content_id
@@ -13,7 +14,7 @@ from vectune.report.scores import Scores
 from vectune.runs import Json
 
 SHOWN_RANKS = 10  # ranks from here on are drawn in ranges
-EXCERPTS = ((3000, 600), (3000, 300), (2000, 240), (1000, 240), (400, 200), (100, 200), (40, 100))
+EXCERPTS = ((3000, 600), (3000, 300), (3000, 160), (2000, 100), (1000, 100), (400, 100), (100, 100), (40, 60))
 PAYLOAD_BYTES = 1_900_000
 
 
@@ -73,7 +74,7 @@ def worst(changes: Sequence[Change], most: int = 12) -> list[Change]:
 def rank_labels(depth: int) -> list[str]:
     """Categories from worst to best: not found, ranges, single ranks."""
     edges = [edge for edge in (10, 20, 100, 1000) if edge < depth]
-    ranges = [f"{low + 1}–{high}" for low, high in zip(edges, [*edges[1:], depth], strict=True)]
+    ranges = [f"{low + 1}–{high}" for low, high in pairwise([*edges, depth])]
     return [f">{depth}", *reversed(ranges), *(str(rank) for rank in range(min(SHOWN_RANKS, depth), 0, -1))]
 
 

@@ -45,7 +45,7 @@ def axis(values: Sequence[float], ticks: int = 5, anchor: float | None = None, r
     """
     finite = [value for value in values if math.isfinite(value)] + ([] if anchor is None else [anchor])
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-    span = high - low or abs(high) or 1.0
+    span = max(high - low, 1e-6 * max(abs(low), abs(high), 1.0))
     low, high = low - room * span, high + room * span
     step = _round_step((high - low) / ticks)
     first = math.ceil(low / step)
@@ -54,7 +54,7 @@ def axis(values: Sequence[float], ticks: int = 5, anchor: float | None = None, r
 
 def _round_step(rough: float) -> float:
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.999)
+    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.75)
 
 
 @dataclass(frozen=True)
