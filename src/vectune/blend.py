@@ -1,0 +1,226 @@
+"""A blend: one unit vector that holds an embedder's vector and a lexical tail, so that one index serves a hybrid.
+
+What is ranked by is ``w · z(lexical) + (1 − w) · z(cosine)``, as in ``lexical.fuse``. The means of the z-scores are the
+same for every chunk, so they change no ranking; the standard deviations over the corpus follow for any query from the
+covariances of the two parts. They are scalars of the query, so the sum is one inner product. Document vectors get one
+more dimension that brings them to unit norm (Bachrach et al., "Speeding up the Xbox recommender", RecSys 2014), so that
+a store's cosine gives the very same order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectune.adapters import check_base, read_json
+from vectune.embedders.models import ARTIFACT_FILE
+from vectune.errors import ModelError
+from vectune.protocols import Embedder
+from vectune.tail import Tail
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectune.protocols import Vectors
+
+    Floats = NDArray[np.float32]
+
+WEIGHTS, CARD = "blend.safetensors", "blend.json"
+_ROOM = 1.1  # chunks that come later may be longer than the longest of the corpus
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How base vectors and tail make one vector.
+
+    Attributes:
+        tail: the lexical part.
+        weight: of the lexical part, 0 to 1.
+        dense_covariance: of the corpus's base vectors, shape (base dim, base dim).
+        tail_covariance: of the corpus's tails, shape (tail dim, tail dim).
+        scale: what document tails are multiplied by.
+        radius: norm of a document vector before the last dimension brings it to 1.
+    """
+
+    tail: Tail
+    weight: float
+    dense_covariance: Floats
+    tail_covariance: Floats
+    scale: float
+    radius: float
+
+    @classmethod
+    def fit(cls, tail: Tail, texts: Sequence[str], vectors: Vectors, weight: float) -> Blend:
+        """Measure the corpus.
+
+        Args:
+            tail: fitted on the same corpus.
+            texts: the chunks' contents.
+            vectors: the base's unit vectors of the chunks, shape (len(texts), base dim).
+            weight: of the lexical part.
+        """
+        tails = tail.documents(texts)
+        squares = np.einsum("ij,ij->i", tails, tails)
+        scale = float(1 / np.sqrt(max(float(squares.mean()), 1e-9)))
+        radius = float(np.sqrt(1 + _ROOM * float(squares.max()) * scale**2))
+        return cls(tail, weight, _covariance(vectors), _covariance(tails), scale, radius)
+
+    @property
+    def dim(self) -> int:
+        return len(self.dense_covariance) + self.tail.dim + 1
+
+    def weighing(self, weight: float) -> Blend:
+        """The same with another weight; documents keep their vectors."""
+        return replace(self, weight=weight)
+
+    def documents(self, vectors: Vectors, texts: Sequence[str]) -> Vectors:
+        """Base vectors and their texts → unit vectors of shape (n, dim)."""
+        tails = self.tail.documents(texts) * np.float32(self.scale)
+        room = self.radius**2 - 1
+        squares = np.einsum("ij,ij->i", tails, tails)
+        tails *= np.sqrt(np.minimum(1, room / np.maximum(squares, 1e-9)))[:, None].astype(np.float32)
+        rest = np.sqrt(np.maximum(room - np.minimum(squares, room), 0))[:, None]
+        return np.hstack([vectors, tails, rest]).astype(np.float32) / np.float32(self.radius)
+
+    def queries(self, vectors: Vectors, texts: Sequence[str]) -> Vectors:
+        """Base vectors and their texts → unit vectors of shape (n, dim)."""
+        tails = self.tail.queries(texts)
+        dense = (1 - self.weight) / _spread(vectors, self.dense_covariance)
+        lexical = self.weight / _spread(tails, self.tail_covariance) / self.scale
+        lexical[~tails.any(axis=1)] = 0
+        dense[(lexical == 0) & (dense == 0)] = 1  # all weight on words, and none of them known
+        found = np.hstack([vectors * dense[:, None], tails * lexical[:, None], np.zeros((len(vectors), 1))])
+        unit: Vectors = (found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        return unit
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that the vectors depend on, the base apart."""
+        digest = hashlib.sha256(json.dumps(self._facts(), ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        for tensor in self._tensors().values():
+            digest.update(np.ascontiguousarray(tensor).tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write ``blend.safetensors`` and ``blend.json`` into an existing folder."""
+        from safetensors.numpy import save
+
+        content = save(self._tensors())
+        (folder / WEIGHTS).write_bytes(content)
+        card = {"format": 1, "sha256": hashlib.sha256(content).hexdigest(), **self._facts()}
+        (folder / CARD).write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Blend:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ModelError: a file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        card = read_json(folder / CARD)
+        try:
+            content = (folder / WEIGHTS).read_bytes()
+            if hashlib.sha256(content).hexdigest() != card["sha256"]:
+                raise ModelError(f"{folder / WEIGHTS}: was changed after it was written.")
+            tensors = load(content)
+            basis = tensors["basis"].astype(np.float32)
+            tail = Tail(tuple(card["vocabulary"]), tensors["weights"], basis, card["average"], card["language"])
+            dense, lexical = tensors["dense_covariance"], tensors["tail_covariance"]
+            return cls(tail, card["weight"], dense, lexical, card["scale"], card["radius"])
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ModelError(f"{folder}: holds no whole blend ({error}).") from None
+
+    def _facts(self) -> dict[str, object]:
+        tail = self.tail
+        return {
+            "weight": self.weight,
+            "scale": self.scale,
+            "radius": self.radius,
+            "average": tail.average,
+            "language": tail.language,
+            "vocabulary": list(tail.vocabulary),
+        }
+
+    def _tensors(self) -> dict[str, NDArray[np.floating]]:
+        return {
+            "basis": self.tail.basis.astype(np.float16),
+            "weights": self.tail.weights,
+            "dense_covariance": self.dense_covariance,
+            "tail_covariance": self.tail_covariance,
+        }
+
+
+@dataclass(frozen=True)
+class BlendedEmbedder:
+    """An Embedder: the base's vectors with a lexical tail."""
+
+    base: Embedder
+    blend: Blend
+    name: str
+
+    def __post_init__(self) -> None:
+        if len(self.blend.dense_covariance) != self.base.dim:
+            made = len(self.blend.dense_covariance)
+            raise ModelError(
+                f"{self.name}: made for a base of {made} dimensions, {self.base.name} has {self.base.dim}."
+            )
+
+    @property
+    def dim(self) -> int:
+        return self.blend.dim
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"blend {self.base.fingerprint} {self.blend.fingerprint}".encode()).hexdigest()
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        return self.blend.queries(self.base.embed_queries(texts), texts)
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        return self.blend.documents(self.base.embed_documents(texts), texts)
+
+
+def open_blend(folder: str | Path, open_base: Callable[[str], Embedder]) -> BlendedEmbedder:
+    """The embedder of an artifact folder of kind ``blend``.
+
+    Args:
+        folder: what ``tune`` wrote.
+        open_base: opens a base by its name, with its cache.
+
+    Raises:
+        ModelError: the folder is damaged or of another kind.
+        FingerprintError: the base of that name now makes other vectors than the blend was made for.
+    """
+    folder = Path(folder)
+    marker = read_json(folder / ARTIFACT_FILE)
+    name = marker.get("base")
+    if marker.get("kind") != "blend" or not isinstance(name, str) or not name:
+        raise ModelError(f"{folder / ARTIFACT_FILE}: is not the marker of a blend.")
+    base = open_base(name)
+    check_base(base, name, str(marker.get("base_fingerprint") or ""), "blend")
+    return BlendedEmbedder(base, Blend.load(folder), folder.name)
+
+
+def _covariance(vectors: Floats) -> Floats:
+    """Of rows, shape (d, d); large corpora by an even sample."""
+    sample = vectors[:: -(-len(vectors) // 100_000)].astype(np.float64)
+    centred = sample - sample.mean(axis=0)
+    covariance: Floats = (centred.T @ centred / len(sample)).astype(np.float32)
+    return covariance
+
+
+def _spread(queries: Floats, covariance: Floats) -> NDArray[np.float64]:
+    """Standard deviation over the corpus of each query's scores."""
+    variance = np.einsum("ij,jk,ik->i", queries, covariance, queries, optimize=True).astype(np.float64)
+    spread: NDArray[np.float64] = np.sqrt(np.maximum(variance, 1e-12))
+    return spread

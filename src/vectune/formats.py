@@ -1,0 +1,375 @@
+"""Datasets in the neighbours' formats: recognised, read, and written.
+
+BEIR folders, LlamaIndex's JSON, CSV, TSV, JSONL and Parquet tables, and Hugging Face datasets saved to disk.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from vectune.dataset import SPLITS, Qrels, RetrievalDataset
+from vectune.errors import DatasetError, MissingExtraError, UsageError
+from vectune.records import Chunk, Query
+from vectune.runs import Json, writing
+from vectune.tables import SPLIT_NAMES, SYNONYMS, Row, Table
+
+Format = Literal["beir", "llama-index", "csv", "tsv", "jsonl", "parquet", "hf"]
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_LLAMA_INDEX = ("queries", "corpus", "relevant_docs")
+
+
+def open_dataset(path: str | Path, *, skip_malformed: bool = False) -> RetrievalDataset:
+    """Read a dataset, whatever its format.
+
+    Args:
+        path: a BEIR folder; a folder or file of LlamaIndex's JSON (``train_dataset.json`` and ``val_dataset.json``
+            become train and test); a CSV, TSV, JSONL or Parquet table, or a folder of them named after the splits; a
+            folder that Hugging Face's ``save_to_disk`` wrote. Tables without splits are all train.
+        skip_malformed: leave malformed rows out; their messages are in ``info["skipped"]``.
+
+    Raises:
+        DatasetError: nothing is known about the format, or the content is broken; names file and line.
+        MissingExtraError: Parquet or Hugging Face data without their packages.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DatasetError(f"{path}: no such dataset.", "Give a dataset folder, or a JSON, CSV or Parquet file.")
+    if path.is_dir():
+        return _open_folder(path, skip_malformed)
+    if path.suffix.lower() == ".json":
+        return _open_json(path, skip_malformed)
+    if path.suffix.lower() in TABLES:
+        return _open_tables({path: "train"}, path, skip_malformed)
+    raise DatasetError(f"{path}: not a known format.", f"Known are folders, .json, {', '.join(TABLES)}.")
+
+
+def _open_folder(path: Path, skip_malformed: bool) -> RetrievalDataset:
+    names = {entry.name for entry in path.iterdir()}
+    if names & {"corpus.jsonl", "queries.jsonl", "qrels", "dataset.json"}:
+        return RetrievalDataset.read(path)
+    if names & {"dataset_dict.json", "state.json"}:
+        return _open_hugging_face(path, skip_malformed)
+    json_files = sorted(entry for entry in path.glob("*.json") if _is_llama_index(entry))
+    if json_files:
+        return _open_llama_index({_split_of(file, many=len(json_files) > 1): file for file in json_files}, path.name)
+    files = {file: _split_of(file) for file in sorted(path.iterdir()) if file.suffix.lower() in TABLES}
+    if files:
+        return _open_tables(files, path, skip_malformed)
+    raise DatasetError(f"{path}: the folder holds no dataset.", "Expected corpus.jsonl, queries.jsonl and qrels/.")
+
+
+def _split_of(file: Path, many: bool = True) -> str:
+    """The split that a file's name tells; LlamaIndex's ``val`` is what it tests on."""
+    words = file.stem.lower().replace("-", "_").split("_")
+    found = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+    return "test" if many and found == "dev" and file.suffix == ".json" else found
+
+
+# LlamaIndex
+
+
+def _is_llama_index(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            head = file.read(4096).lstrip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return head.startswith("{") and any(f'"{key}"' in head for key in _LLAMA_INDEX)
+
+
+def _open_json(path: Path, skip_malformed: bool) -> RetrievalDataset:
+    content = _load_json(path)
+    if isinstance(content, dict) and set(_LLAMA_INDEX) <= content.keys():
+        return _open_llama_index({"train": path}, path.stem)
+    if isinstance(content, list):
+        table = Table(path)
+        table.add(_objects(enumerate(content, start=1), table, "entry"), unit="entry")
+        return table.dataset(skip_malformed)
+    raise DatasetError(f"{path}: neither LlamaIndex's {', '.join(_LLAMA_INDEX)} nor a list of objects.")
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=path) from None
+    except ValueError as error:
+        raise DatasetError(f"is not valid JSON ({error}).", path=path) from None
+
+
+def _open_llama_index(files: dict[str, Path], name: str) -> RetrievalDataset:
+    corpus: dict[str, Chunk] = {}
+    queries: dict[str, Query] = {}
+    qrels: dict[str, Qrels] = {}
+    for split, path in files.items():
+        content = _load_json(path)
+        for key in _LLAMA_INDEX:
+            if not isinstance(content, dict) or not isinstance(content.get(key), dict):
+                raise DatasetError(f"'{key}' is missing or not an object.", path=path)
+        # each file is a corpus of its own: without other evidence its chunks are one document
+        for key, text in content["corpus"].items():
+            corpus[key] = Chunk(_string(text, key, path), document_id=f"{name}/{path.stem}", source=path.stem, id=key)
+        for key, text in content["queries"].items():
+            queries[key] = Query(_string(text, key, path), id=key)
+        qrels[split] = {key: _relevant(content, key, path) for key in content["queries"]}
+    return RetrievalDataset(corpus, queries, qrels, {"name": name, "imported": "llama-index"})
+
+
+def _relevant(content: Json, key: str, path: Path) -> dict[str, int]:
+    chunks = content["relevant_docs"].get(key)
+    if not isinstance(chunks, list) or not chunks:
+        raise DatasetError(f"the query '{key}' has no relevant_docs.", path=path)
+    for chunk in chunks:
+        if chunk not in content["corpus"]:
+            raise DatasetError(f"the query '{key}' names the unknown chunk '{chunk}'.", path=path)
+    return dict.fromkeys(chunks, 1)
+
+
+def _string(text: Any, key: str, path: Path) -> str:
+    if not isinstance(text, str):
+        raise DatasetError(f"the text of '{key}' is a {type(text).__name__}, not a text.", path=path)
+    return text
+
+
+# Tables
+
+
+def _open_tables(files: dict[Path, str], path: Path, skip_malformed: bool) -> RetrievalDataset:
+    table = Table(path)
+    for file, split in files.items():
+        table.path = file
+        table.add(_rows(file, table), split, "row" if file.suffix.lower() == ".parquet" else "line")
+    table.path = path
+    return table.dataset(skip_malformed)
+
+
+def _rows(path: Path, table: Table) -> Iterator[tuple[int, Row]]:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet_rows(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return _objects(_json_lines(path, table), table, "line")
+    return _csv_rows(path, "\t" if suffix == ".tsv" else None, table)
+
+
+def _csv_rows(path: Path, separator: str | None, table: Table) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with _utf8(path), path.open(encoding="utf-8-sig", newline="") as file:
+        if separator is None:
+            first = file.readline()
+            file.seek(0)
+            separator = max((",", ";", "\t"), key=first.count)
+        reader = csv.reader(file, delimiter=separator)
+        header = next(reader, [])
+        before = reader.line_num
+        for values in reader:
+            number, before = before + 1, reader.line_num  # a quoted cell may hold line breaks
+            if not any(values):
+                continue
+            if len(values) != len(header):
+                table.problems.append(f"{path}, line {number}: has {len(values)} cells, the header {len(header)}.")
+                continue
+            yield number, dict(zip(header, values, strict=True))
+
+
+def _json_lines(path: Path, table: Table) -> Iterator[tuple[int, Any]]:
+    with _utf8(path), path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                table.problems.append(f"{path}, line {number}: is not valid JSON ({error}).")
+
+
+def _objects(entries: Iterator[tuple[int, Any]] | Any, table: Table, unit: str) -> Iterator[tuple[int, Row]]:
+    for number, entry in entries:
+        if isinstance(entry, dict):
+            yield number, entry
+        else:
+            table.problems.append(f"{table.path}, {unit} {number}: is not a JSON object.")
+
+
+class _utf8:
+    """Turns a decoding error into a message with the path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, UnicodeDecodeError):
+            raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=self.path) from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    _need("pyarrow", "Reading Parquet")
+    import pyarrow.parquet as parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except Exception as error:  # pyarrow's errors share no base class
+        raise DatasetError(f"is not a Parquet file ({error}).", path=path) from None
+    number = 0
+    for batch in file.iter_batches(batch_size=4096):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def _open_hugging_face(path: Path, skip_malformed: bool) -> RetrievalDataset:
+    _need("datasets", "Reading a Hugging Face dataset")
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever the library meets in a broken folder
+        raise DatasetError(f"cannot be read as a Hugging Face dataset ({error}).", path=path) from None
+    table = Table(path)
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+    for name, rows in splits.items():
+        table.add(enumerate(rows, start=1), SPLIT_NAMES.get(str(name), "train"), f"row of '{name}'")
+    return table.dataset(skip_malformed)
+
+
+def _need(package: str, purpose: str) -> None:
+    if find_spec(package) is None:
+        raise MissingExtraError(package, "data", purpose)
+
+
+# Query logs
+
+
+def read_queries(path: str | Path) -> list[Query]:
+    """A query log: a text file with one query a line, or a table with a column of queries. Repeats are dropped.
+
+    Raises:
+        DatasetError: the file is missing or holds no query.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file.")
+    if path.suffix.lower() in TABLES:
+        texts = [str(_query_cell(row, path)).strip() for _, row in _rows(path, Table(path))]
+    else:
+        with _utf8(path):
+            texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    found = list({query.id: query for query in (Query(text, "log") for text in texts if text)}.values())
+    if not found:
+        raise DatasetError("holds no query.", path=path)
+    return found
+
+
+def _query_cell(row: Row, path: Path) -> Any:
+    folded = {name.strip().lower(): value for name, value in row.items()}
+    for name in (*SYNONYMS["query"], "text"):
+        if name in folded:
+            return folded[name] or ""
+    raise DatasetError(f"has the columns {', '.join(map(repr, row))}, and none looks like the queries.", path=path)
+
+
+# Writing
+
+
+def export_dataset(dataset: RetrievalDataset, path: str | Path, format: Format = "beir") -> None:
+    """Write a dataset for a neighbour; the file or folder appears whole or not at all.
+
+    Args:
+        dataset: all its splits are written.
+        path: a folder for ``beir``, ``llama-index`` and ``hf``; a file for the tables.
+        format: ``beir``; ``llama-index``: one JSON a split; ``csv``, ``tsv``, ``jsonl``, ``parquet``: a row for each
+            pair; ``hf``: a DatasetDict of pairs (``anchor``, ``positive``) for sentence-transformers.
+
+    Raises:
+        UsageError: an unknown format.
+        MissingExtraError: Parquet or Hugging Face data without their packages.
+    """
+    if format not in get_args(Format):
+        raise UsageError(f"'{format}' is not a format; known are {', '.join(get_args(Format))}.")
+    path = Path(path)
+    if format == "beir":
+        dataset.write(path)
+        return
+    with writing(path) as beside:
+        _WRITERS[format](dataset, beside)
+
+
+def _pairs(dataset: RetrievalDataset) -> Iterator[Json]:
+    for split in SPLITS:
+        for key, judged in dataset.qrels.get(split, {}).items():
+            for chunk_id, grade in judged.items():
+                chunk = dataset.corpus[chunk_id]
+                yield {
+                    "query": dataset.queries[key].text, "positive": chunk.text, "title": chunk.title, "score": grade,
+                    "split": split, "query_id": key, "chunk_id": chunk_id, "source": chunk.source,
+                }  # fmt: skip
+
+
+def _write_llama_index(dataset: RetrievalDataset, folder: Path) -> None:
+    """A corpus in each file: the chunks of the documents that hold the split's positives."""
+    folder.mkdir()
+    for split in (split for split in SPLITS if dataset.qrels.get(split)):
+        documents = dataset.documents_of(split)
+        content = {
+            "queries": {key: dataset.queries[key].text for key in dataset.qrels[split]},
+            "corpus": {c.id: c.content for c in dataset.corpus.values() if c.document_id in documents},
+            "relevant_docs": {key: list(judged) for key, judged in dataset.qrels[split].items()},
+            "mode": "text",
+        }
+        name = {"train": "train", "dev": "dev", "test": "val"}[split]
+        (folder / f"{name}_dataset.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _write_table(separator: str) -> Callable[[RetrievalDataset, Path], None]:
+    def write(dataset: RetrievalDataset, path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            rows = list(_pairs(dataset))
+            writer = csv.DictWriter(file, list(rows[0]) if rows else ["query", "positive"], delimiter=separator)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return write
+
+
+def _write_jsonl(dataset: RetrievalDataset, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _pairs(dataset))
+
+
+def _write_parquet(dataset: RetrievalDataset, path: Path) -> None:
+    _need("pyarrow", "Writing Parquet")
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(list(_pairs(dataset))), path)
+
+
+def _write_hugging_face(dataset: RetrievalDataset, path: Path) -> None:
+    _need("datasets", "Writing a Hugging Face dataset")
+    import datasets
+
+    found: dict[str, list[Json]] = {}
+    for row in _pairs(dataset):
+        content = f"{row['title']} {row['positive']}" if row["title"] else row["positive"]
+        found.setdefault(row["split"], []).append({"anchor": row["query"], "positive": content})
+    datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in found.items()}).save_to_disk(
+        str(path)
+    )
+
+
+_WRITERS: dict[str, Callable[[RetrievalDataset, Path], None]] = {
+    "llama-index": _write_llama_index,
+    "csv": _write_table(","),
+    "tsv": _write_table("\t"),
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+    "hf": _write_hugging_face,
+}

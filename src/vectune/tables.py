@@ -1,0 +1,191 @@
+"""Tables of pairs, triplets and judged lists → RetrievalDataset. Columns are recognised by the names that people use.
+
+A row holds a query and one or more texts: positives, negatives, or texts with a score. Negatives and texts with the
+score 0 join the corpus, where mining finds them. Rows may come from CSV, JSONL, Parquet or a Hugging Face dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vectune.dataset import Qrels, RetrievalDataset
+from vectune.errors import DatasetError
+from vectune.records import Chunk, Query, content_id
+
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "query": ("query", "question", "anchor", "query_text", "search_query", "sentence1", "prompt", "q"),
+    "query_id": ("query_id", "qid", "question_id", "query-id"),
+    "positive": (
+        "positive", "positives", "pos", "positive_passages", "positive_text", "passage", "chunk", "context", "answer",
+        "document_text", "doc_text", "text", "content", "sentence2", "relevant_text", "document", "doc",
+    ),
+    "chunk_id": ("chunk_id", "corpus_id", "corpus-id", "passage_id", "pid", "doc_id", "docid", "document_id"),
+    "negative": ("negative", "negatives", "neg", "negative_passages", "hard_negative", "hard_negatives"),
+    "grade": ("score", "label", "relevance", "grade", "rating", "judgment", "judgement"),
+    "title": ("title", "chunk_title", "heading", "document_title"),
+    "source": ("source", "file", "filename", "url", "document_name", "source_document"),
+    "split": ("split", "fold", "subset"),
+}  # fmt: skip
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev",
+    "eval": "dev", "test": "test", "testing": "test",
+}  # fmt: skip
+MAX_SHOWN = 20
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Table:
+    """Rows become a dataset here, one after another.
+
+    Attributes:
+        path: for messages.
+        problems: one message for each malformed row.
+    """
+
+    path: Path
+    corpus: dict[str, Chunk] = field(default_factory=dict)
+    queries: dict[str, Query] = field(default_factory=dict)
+    qrels: dict[str, Qrels] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, rows: Iterable[tuple[int, Row]], split: str = "train", unit: str = "line") -> None:
+        """Add numbered rows; a column ``split`` overrides the split given.
+
+        Raises:
+            DatasetError: there is no column for the query or for its text.
+        """
+        columns: dict[str, str] | None = None
+        for number, row in rows:
+            if columns is None:
+                columns = guess_columns(list(row), self.path)
+            try:
+                self._add_row({name: row.get(column) for name, column in columns.items()}, row, split)
+            except ValueError as problem:
+                self.problems.append(f"{self.path}, {unit} {number}: {problem}")
+
+    def dataset(self, skip_malformed: bool = False) -> RetrievalDataset:
+        """What was added.
+
+        Raises:
+            DatasetError: rows are malformed and are not to be skipped, or no row holds a positive.
+        """
+        if self.problems and not skip_malformed:
+            shown = "\n".join(f"  - {problem}" for problem in self.problems[:MAX_SHOWN])
+            more = len(self.problems) - MAX_SHOWN
+            raise DatasetError(
+                f"{len(self.problems)} malformed row(s):\n{shown}" + (f"\n  … and {more} more" if more > 0 else ""),
+                "Correct the rows, or skip them.",
+                path=self.path,
+            )
+        if not any(self.qrels.values()):
+            raise DatasetError("no row holds a query with a relevant text.", path=self.path)
+        info = {"name": self.path.stem, "imported": str(self.path.name), "skipped": self.problems}
+        return RetrievalDataset(self.corpus, self.queries, self.qrels, info)
+
+    def _add_row(self, values: dict[str, Any], row: Row, split: str) -> None:
+        text = _text(values.get("query"), "query")
+        grade = _grade(values.get("grade"))
+        named = values.get("split")
+        if named not in (None, ""):
+            split = SPLIT_NAMES.get(str(named).strip().lower(), "")
+            if not split:
+                raise ValueError(f"the split '{named}' is none of train, dev, test.")
+        positives = [self._chunk(entry, values) for entry in _entries(values.get("positive"), "text")]
+        if not positives:
+            raise ValueError("the text is empty.")
+        negatives = [self._chunk(entry, {}) for entry in _negatives(row, values)]
+        query = self._query(text, values.get("query_id"))
+        for chunk in (*positives, *negatives):
+            self.corpus.setdefault(chunk.id, chunk)
+        self.queries.setdefault(query.id, query)
+        if grade >= 1:
+            judged = self.qrels.setdefault(split, {}).setdefault(query.id, {})
+            for chunk in positives:
+                judged[chunk.id] = max(grade, judged.get(chunk.id, 0))
+
+    def _query(self, text: str, key: Any) -> Query:
+        query = Query(text, id=str(key)) if key not in (None, "") else Query(text)
+        known = self.queries.get(query.id)
+        if known is not None and known.text != text:
+            raise ValueError(f"the query id '{query.id}' already stands for another text.")
+        return query
+
+    def _chunk(self, entry: Any, values: dict[str, Any]) -> Chunk:
+        title, key, source = values.get("title"), values.get("chunk_id"), values.get("source")
+        if isinstance(entry, Mapping):
+            title = entry.get("title") or title
+            key = next((entry[name] for name in ("_id", "id", *SYNONYMS["chunk_id"]) if entry.get(name)), key)
+            entry = next((entry[name] for name in ("text", "content", "contents") if entry.get(name)), "")
+        text, title = _text(entry, "text"), str(title or "").strip()
+        source = str(source or "").strip()
+        document = content_id(source) if source else ""
+        chunk = Chunk(text, title, document, source, id=str(key) if key not in (None, "") else content_id(title, text))
+        known = self.corpus.get(chunk.id)
+        if known is not None and known.text != text:
+            raise ValueError(f"the chunk id '{chunk.id}' already stands for another text.")
+        return chunk
+
+
+def guess_columns(names: list[str], path: Path) -> dict[str, str]:
+    """What each known thing is called here.
+
+    Raises:
+        DatasetError: no column looks like the query, or none like its text.
+    """
+    folded = {name.strip().lower().replace(" ", "_"): name for name in reversed(names) if isinstance(name, str)}
+    found = {}
+    for thing, synonyms in SYNONYMS.items():
+        match = next((folded[name] for name in synonyms if name in folded), None)
+        if match is not None:
+            found[thing] = match
+    for thing, words in (("query", "queries"), ("positive", "relevant texts")):
+        if thing not in found:
+            raise DatasetError(
+                f"has the columns {', '.join(map(repr, names)) or '(none)'}, and none looks like the {words}.",
+                f"Name it one of: {', '.join(SYNONYMS[thing][:8])}.",
+                path=path,
+            )
+    return found
+
+
+def _entries(value: Any, what: str) -> list[Any]:
+    """A cell as a list of texts or of records with a text."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str | Mapping):
+        return [value]
+    if isinstance(value, Iterable):
+        return list(value)
+    raise ValueError(f"the {what} is a {type(value).__name__}, not a text.")
+
+
+def _negatives(row: Row, values: dict[str, Any]) -> Iterator[Any]:
+    yield from _entries(values.get("negative"), "negative")
+    for name, value in row.items():  # negative_1, negative_2, … as sentence-transformers writes them
+        if isinstance(name, str) and name.lower().startswith("negative_") and name.rsplit("_", 1)[-1].isdigit():
+            yield from _entries(value, "negative")
+
+
+def _text(value: Any, what: str) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"the {what} is empty.")
+    if not isinstance(value, str):
+        raise ValueError(f"the {what} is a {type(value).__name__}, not a text.")
+    return value.strip()
+
+
+def _grade(value: Any) -> int:
+    if value is None or value == "":
+        return 1
+    try:
+        grade = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"the score '{value}' is not a number.") from None
+    if not grade.is_integer():
+        raise ValueError(f"the score '{value}' is not a whole number; 0 is not relevant, 1 and more is.")
+    return int(grade)

@@ -1,0 +1,163 @@
+"""The lexical tail: BM25 as a few hundred dimensions behind any embedder's vector.
+
+A lexical ranking is a product of sparse vectors, so it has a dense approximation: the leading singular vectors of the
+corpus's matrix of BM25 weights (latent semantic indexing: Deerwester et al., 1990; single-vector fusion of dense and
+lexical: Lin and Lin, "A Dense Representation Framework for Lexical and Semantic Matching", TOIS 2023). It is learnt
+from the corpus alone, in seconds, without a query, a label or a gradient, and fits chunks that come later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vectune.errors import DatasetError
+from vectune.lexical import Analyzer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectune.protocols import Vectors
+
+    Floats = NDArray[np.float32]
+
+K1, B = 1.5, 0.75
+MAX_WORDS = 200_000  # of the largest vocabularies, the words in most chunks
+SAMPLE = 50_000  # chunks from which the directions of larger corpora are learnt
+EXACT = 1_500  # up to so many chunks or words the decomposition is exact
+_BLOCK = 8_192
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A projection of word counts.
+
+    Attributes:
+        vocabulary: the stems, in the order of the basis's rows.
+        weights: inverse document frequency of each, shape (words,).
+        basis: orthonormal columns, float32 of shape (words, dim).
+        average: mean number of stems of a chunk.
+        language: see ``lexical.Analyzer``.
+    """
+
+    vocabulary: tuple[str, ...]
+    weights: Floats
+    basis: Floats
+    average: float
+    language: str | None = "en"
+
+    @property
+    def dim(self) -> int:
+        return int(self.basis.shape[1])
+
+    def documents(self, texts: Sequence[str]) -> Vectors:
+        """BM25 weights of the texts' words, projected; shape (len(texts), dim), not normalised."""
+        blocks = [
+            self._bm25(_counts(texts[start : start + _BLOCK], self._place, self._analyzer)) @ self.basis
+            for start in range(0, len(texts), _BLOCK)
+        ]
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), np.float32)
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """How often each word is in the queries, projected: times ``documents`` this is about the BM25 score."""
+        counts = _counts(texts, self._place, self._analyzer)
+        found: Vectors = np.asarray(counts @ self.basis, dtype=np.float32)
+        return found
+
+    def _bm25(self, counts: Any) -> Any:
+        lengths = np.asarray(counts.sum(axis=1)).ravel()
+        held_back = K1 * (1 - B + B * lengths / self.average)
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        counts = counts.copy()
+        counts.data = self.weights[counts.indices] * counts.data / (counts.data + held_back[rows])
+        return counts.astype(np.float32)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {stem: place for place, stem in enumerate(self.vocabulary)}
+
+    @cached_property
+    def _analyzer(self) -> Analyzer:
+        return Analyzer(self.language)
+
+
+def fit_tail(texts: Sequence[str], dimensions: int, language: str | None = "en", seed: int = 0) -> Tail:
+    """Learn a tail from a corpus.
+
+    Args:
+        texts: the chunks' contents.
+        dimensions: how many to keep; fewer where the corpus has fewer chunks or words.
+        language: see ``lexical.Analyzer``.
+        seed: of the randomised decomposition of larger corpora.
+
+    Raises:
+        DatasetError: no text holds a word.
+    """
+    analyzer = Analyzer(language)
+    found: Counter[str] = Counter()
+    total = 0
+    for text in texts:
+        stems = analyzer.stems(text)
+        total += len(stems)
+        found.update(set(stems))
+    if not found:
+        raise DatasetError("the corpus holds no words, so nothing lexical can be learnt from it.")
+    kept = sorted(found, key=lambda stem: (-found[stem], stem))[:MAX_WORDS]
+    df = np.array([found[stem] for stem in kept], dtype=np.float64)
+    weights = np.log1p((len(texts) - df + 0.5) / (df + 0.5)).astype(np.float32)
+    empty = np.zeros((len(kept), 0), np.float32)
+    tail = Tail(tuple(kept), weights, empty, total / max(len(texts), 1), language)
+    sample = texts[:: -(-len(texts) // SAMPLE)]
+    matrix = tail._bm25(_counts(sample, tail._place, analyzer))
+    basis = _directions(matrix, min(dimensions, *matrix.shape), seed)
+    # what is stored is half precision: use it from the start, so that a loaded tail is the same tail
+    return Tail(tail.vocabulary, weights, basis.astype(np.float16).astype(np.float32), tail.average, language)
+
+
+def _counts(texts: Iterable[str], place: dict[str, int], analyzer: Analyzer) -> Any:
+    """Texts × words, a scipy CSR matrix; unknown words are left out."""
+    from scipy.sparse import csr_matrix
+
+    starts: list[int] = [0]
+    words: list[int] = []
+    counts: list[int] = []
+    for text in texts:
+        row = Counter(place[stem] for stem in analyzer.stems(text) if stem in place)
+        words.extend(row.keys())
+        counts.extend(row.values())
+        starts.append(len(words))
+    shape = (len(starts) - 1, len(place))
+    return csr_matrix((np.array(counts, np.float32), np.array(words, np.int64), starts), shape=shape)
+
+
+def _directions(matrix: Any, dim: int, seed: int) -> Floats:
+    """The leading right singular vectors, shape (columns, dim)."""
+    if min(matrix.shape) <= EXACT:
+        rows, columns = matrix.shape
+        gram = (matrix @ matrix.T if rows < columns else matrix.T @ matrix).toarray().astype(np.float64)
+        values, vectors = np.linalg.eigh(gram)
+        leading = vectors[:, ::-1][:, :dim]
+        if rows < columns:
+            leading = (matrix.T @ leading) / np.sqrt(np.maximum(values[::-1][:dim], 1e-9))
+        found: Floats = np.ascontiguousarray(leading, dtype=np.float32)
+        return found
+    # Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), with four power iterations
+    draw = np.random.default_rng(seed)
+    basis = draw.standard_normal((matrix.shape[1], min(dim + 64, *matrix.shape))).astype(np.float32)
+    for _ in range(4):
+        basis = np.asarray(np.linalg.qr(matrix.T @ (matrix @ basis))[0], dtype=np.float32)
+    _, values, turn = np.linalg.svd(_upper(matrix @ basis), full_matrices=False)
+    order = np.argsort(-values)[:dim]
+    leading = basis @ turn[order].T
+    return np.ascontiguousarray(leading, dtype=np.float32)
+
+
+def _upper(matrix: Floats) -> Floats:
+    """The triangular factor: the same singular values and right vectors as the tall matrix."""
+    upper: Floats = np.linalg.qr(matrix, mode="r")
+    return upper
