@@ -81,28 +81,31 @@ def test_check_output_refuses_foreign_things(tmp_path: Path) -> None:
         check_output(tmp_path / "link", "run.json")
 
 
-def test_a_stage_runs_once_per_key_and_again_when_its_target_is_gone(tmp_path: Path) -> None:
-    folder, target, calls = RunFolder(tmp_path), tmp_path / "out.txt", []
-
-    def work() -> dict[str, int]:
-        calls.append(1)
-        target.write_text("x")
-        return {"n": len(calls)}
-
-    assert folder.stage("tune", "k1", target, work)[1]
-    stage, ran = folder.stage("tune", "k1", target, work)
-    assert (stage.summary, ran) == ({"n": 1}, False)
-    assert folder.stage("tune", "k2", target, work)[1]
+def test_a_stage_is_finished_with_its_key_and_its_target(tmp_path: Path) -> None:
+    folder, target = RunFolder(tmp_path), tmp_path / "out.txt"
+    assert folder.finished("tune", "k1", target) is None
+    stage = folder.stage("tune", "k1", lambda: {"n": target.write_text("x")})
+    assert folder.finished("tune", "k1", target) == stage
+    assert stage.summary == {"n": 1}
+    assert folder.finished("tune", "k2", target) is None
     target.unlink()
-    assert folder.stage("tune", "k2", target, work)[1]
-    assert len(calls) == 3
+    assert folder.finished("tune", "k1", target) is None
+
+
+def test_a_stage_that_fails_leaves_no_manifest(tmp_path: Path) -> None:
+    def fail() -> dict[str, int]:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        RunFolder(tmp_path).stage("tune", "k", fail)
+    assert RunFolder(tmp_path).manifest("tune") is None
 
 
 def test_a_broken_manifest_counts_as_unfinished(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.stage("tune", "k", tmp_path, lambda: {})
+    folder.stage("tune", "k", lambda: {})
     (tmp_path / "stages" / "tune.json").write_text('{"key": "k", "sec')
-    assert folder.finished("tune", "k") is None
+    assert folder.finished("tune", "k", tmp_path) is None
 
 
 def test_work_folder_is_kept_after_an_error_and_removed_after_success(tmp_path: Path) -> None:

@@ -58,6 +58,24 @@ class Config:
     tune: TuneOptions = field(default_factory=TuneOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
+    def seeded(self) -> Config:
+        """The tree with the model and the seed written into every part that has one."""
+        replace = dataclasses.replace
+        return replace(
+            self,
+            queries=replace(self.queries, seed=self.seed),
+            llm_queries=replace(self.llm_queries, seed=self.seed),
+            split=replace(self.split, seed=self.seed),
+            tune=replace(self.tune, seed=self.seed, model=self.model),
+            evaluate=replace(self.evaluate, seed=self.seed),
+        )
+
+    def limited(self, minutes: float) -> Config:
+        """The tree with a limit on the time that tuning takes, where it has none."""
+        if self.tune.max_minutes is not None:
+            return self
+        return dataclasses.replace(self, tune=dataclasses.replace(self.tune, max_minutes=minutes))
+
     def to_json(self) -> Json:
         """The tree as plain values, as run.json keeps it."""
         return dataclasses.asdict(self)

@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING, Any
 from vectune import __version__
 from vectune.config import Config
 from vectune.dataset import RetrievalDataset
+from vectune.documents import find_files
+from vectune.embedders.models import ARTIFACT_FILE
+from vectune.errors import DocumentError
+from vectune.formats import open_dataset
 from vectune.progress import SILENT, Progress
 from vectune.runs import (
     Json,
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from vectune.training.result import TuneResult
 
 Paths = Sequence[str | Path]
+RUN_MINUTES = 6.0  # tuning in a run ends while its user watches; [tune] max_minutes in the configuration overrules it
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,14 @@ class RunResult:
 
 
 def prepare(
-    paths: Paths, out: str | Path, config: Config | None = None, *, progress: Progress = SILENT
+    paths: Paths, out: str | Path, config: Config = Config(), *, progress: Progress = SILENT
 ) -> RetrievalDataset:
     """Documents → a dataset folder with written queries, split by document.
 
     Args:
         paths: files and folders.
         out: the dataset folder to write.
-        config: all options; the parts model, llm, seed, documents, chunks, queries and split count here.
+        config: all options; the parts model, llm, seed, documents, chunks, queries, llm_queries and split count here.
 
     Raises:
         DocumentError: a path is missing, or nothing in it can be read.
@@ -75,41 +80,43 @@ def prepare(
     """
     target = Path(out)
     check_output(target, marker="dataset.json")
+    check_inputs(paths)
     with work_folder(target) as work:
-        _go(RunFolder(work), preparing(work, paths, target, config or Config(), progress), progress)
+        folder = RunFolder(work)
+        go(folder, preparing(folder, paths, target, config.seeded(), progress), progress)
     return RetrievalDataset.read(target)
 
 
 def tune(
-    dataset: str | Path | RetrievalDataset,
-    out: str | Path,
-    config: Config | None = None,
-    *,
-    progress: Progress = SILENT,
+    dataset: str | Path | RetrievalDataset, out: str | Path, config: Config = Config(), *, progress: Progress = SILENT
 ) -> TuneResult:
     """Dataset → an artifact folder: a tuned model or an adapter, never worse on dev than the base.
 
     Args:
-        dataset: a dataset folder in the BEIR layout, another format that ``formats.open_dataset`` knows,
-            or one in memory.
+        dataset: a dataset folder in the BEIR layout, another format that ``formats.open_dataset`` knows, or one in
+            memory.
         out: the artifact folder to write; checkpoints are beside it until it is finished.
         config: all options; the parts model, seed and tune count here.
+
+    Raises:
+        DatasetError: the dataset is broken or has no train judgments.
+        ModelError: there is no such model, or it cannot be trained.
+        OutputError: ``out`` holds something else.
     """
-    from vectune.formats import open_dataset
-    from vectune.training.methods import tune_method
+    from vectune.training.methods import tune_with
 
     target = Path(out)
-    check_output(target, marker="vectune.json")
-    config = config or Config()
+    check_output(target, marker=ARTIFACT_FILE)
+    opened = open_dataset(dataset)
     with work_folder(target) as work:
-        return tune_method(open_dataset(dataset), target, config.model, config.tune, config.seed, progress, work)
+        return tune_with(opened, target, config.seeded().tune, progress, work)
 
 
 def evaluate(
     dataset: str | Path | RetrievalDataset,
     models: Sequence[str | Embedder],
     split: str = "test",
-    config: Config | None = None,
+    config: Config = Config(),
     *,
     progress: Progress = SILENT,
 ) -> Board:
@@ -119,35 +126,53 @@ def evaluate(
         dataset: as for ``tune``.
         models: names in DESIGN's grammar (``bm25``, a hub id, an artifact folder, ``hybrid:NAME`` …) or embedders.
         split: ``train``, ``dev`` or ``test``.
+        config: all options; the parts seed and evaluate count here.
+
+    Raises:
+        DatasetError: the dataset is broken or has no such split.
+        ModelError: a model cannot be loaded or answers nonsense.
     """
     from vectune.evaluation import evaluate as score
-    from vectune.formats import open_dataset
 
-    return score(open_dataset(dataset), models, split, (config or Config()).evaluate, progress=progress)
+    return score(open_dataset(dataset), models, split, config.seeded().evaluate, progress)
 
 
 def report(run_folder: str | Path) -> Path:
-    """A finished run → its ``report.html``; only reads what the run wrote."""
+    """A finished run → its ``report.html``; only reads what the run wrote.
+
+    Raises:
+        InputError: the folder is no finished run.
+    """
     from vectune.report import write_report
 
     return write_report(Path(run_folder))
 
 
-def run(paths: Paths, out: str | Path, config: Config | None = None, *, progress: Progress | None = None) -> RunResult:
+def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: Progress | None = None) -> RunResult:
     """Everything: documents → dataset → tuned model → board → verdict → report, in one resumable run directory.
 
     Finished stages whose inputs are unchanged are skipped; the first unfinished one goes on where it stopped.
+
+    Args:
+        paths: files and folders.
+        out: the run directory.
+        config: all options.
+        progress: where to report; None writes ``events.jsonl`` in the run directory and shows nothing.
     """
-    target, config = Path(out), config or Config()
+    target = Path(out)
     check_output(target, marker="run.json")
+    check_inputs(paths)
     progress = progress or Progress(target / "events.jsonl", terminal=False)
+    config = config.seeded().limited(RUN_MINUTES)
     with locked(target):
-        write_run_file(target, paths, config)
+        if not (target / "run.json").exists():
+            write_run_file(target, paths, config)
+        folder = RunFolder(target)
         steps = [
-            *preparing(target / "work", paths, target / "dataset", config, progress),
+            *preparing(folder, paths, target / "dataset", config, progress),
             *proving(target, config, progress),
         ]
-        seconds = _go(RunFolder(target), steps, progress)
+        seconds = go(folder, steps, progress, before=lambda: write_run_file(target, paths, config))
     return RunResult(target, tuple(seconds), seconds, target / "report.html")
 
 
@@ -161,94 +186,92 @@ class Step:
     work: Callable[[], Json]
 
 
-def preparing(work: Path, paths: Paths, target: Path, config: Config, progress: Progress) -> list[Step]:
+def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, progress: Progress) -> list[Step]:
     """documents → chunks → queries → dataset."""
-    from vectune.preparation import write_chunks, write_dataset, write_queries
+    from vectune import preparation as stages
 
-    chunks, queries = work / "chunks", work / "queries.jsonl"
+    chunks, queries = folder.path / "work" / "chunks", folder.path / "work" / "queries.jsonl"
+
+    def write_dataset() -> Json:
+        facts = {**folder.summary("chunks"), **folder.summary("queries")}
+        return stages.write_dataset(chunks, queries, target, config, facts)
+
+    reading = (__version__, input_files(paths, config), config.model, config.documents, config.chunks)
+    writing = (config.llm, config.queries, config.llm_queries)
     return [
-        Step(
-            "chunks",
-            chunks,
-            (__version__, input_files(paths), config.model, config.documents, config.chunks),
-            lambda: write_chunks(paths, chunks, config, progress),
-        ),
-        Step(
-            "queries",
-            queries,
-            (config.llm, config.seed, config.queries, config.llm_queries),
-            lambda: write_queries(chunks, queries, config, progress),
-        ),
-        Step("dataset", target, (config.split,), lambda: write_dataset(chunks, queries, target, config, progress)),
+        Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress)),
+        Step("queries", queries, writing, lambda: stages.write_queries(chunks, queries, config, progress)),
+        Step("dataset", target, (config.split,), write_dataset),
     ]
 
 
 def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
-    """tune → board and verdict → report."""
+    """dataset → tuned model → board and verdict → report."""
     dataset, model, board = run / "dataset", run / "model", run / "board.json"
 
     def write_model() -> Json:
-        from vectune.training.methods import tune_method
+        from vectune.training.methods import tune_with
 
-        result = tune_method(
-            RetrievalDataset.read(dataset),
-            model,
-            config.model,
-            config.tune,
-            config.seed,
-            progress,
-            run / "work" / "tune",
-        )
-        return result.to_json()
+        opened = RetrievalDataset.read(dataset)
+        return tune_with(opened, model, config.tune, progress, run / "work" / "tune").to_json()
 
     def write_board() -> Json:
-        from vectune.evaluation import evaluate as score
-
-        rows = ["bm25", config.model, str(model), f"hybrid:{model}"]
-        scored = score(RetrievalDataset.read(dataset), rows, "test", config.evaluate, progress=progress)
-        write_json(board, scored.to_json())
+        scored = evaluate(
+            dataset, ["bm25", config.model, str(model), f"hybrid:{model}"], "test", config, progress=progress
+        )
+        scored.write(board)
         return {"rows": len(scored.rows)}
 
     return [
-        Step("tune", model, (config.tune, config.seed), write_model),
+        Step("tune", model, (config.tune,), write_model),
         Step("evaluate", board, (config.evaluate,), write_board),
-        Step("report", run / "report.html", (), lambda: {"report": str(report(run))}),
+        Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
     ]
 
 
-def _go(folder: RunFolder, steps: list[Step], progress: Progress) -> dict[str, float]:
-    """Do the steps that are not done, in order; returns the seconds of those that ran."""
-    key, ran = "", {}
+def go(
+    folder: RunFolder, steps: list[Step], progress: Progress, before: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Do the steps that are not done, in order, after ``before`` if there is any; returns the seconds of each."""
+    key, ran = "", dict[str, float]()
     for step in steps:
         key = hash_of([key, [repr(value) for value in step.depends]])
-        stage, now = folder.stage(step.name, key, step.target, step.work)
-        if now:
-            ran[step.name] = stage.seconds
-            progress.event("stage", name=step.name, seconds=stage.seconds)
+        if folder.finished(step.name, key, step.target):
+            continue
+        if not ran:
+            before()
+        progress.event("stage", name=step.name, state="started")
+        ran[step.name] = folder.stage(step.name, key, step.work).seconds
+        progress.event("stage", name=step.name, state="finished", seconds=ran[step.name])
     return ran
 
 
-def input_files(paths: Paths) -> str:
-    """Changes when a file under the paths does: what a repeated run compares."""
-    return hash_files(
-        file
-        for path in map(Path, paths)
-        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
-        if file.is_file()
-    )
+def check_inputs(paths: Paths) -> None:
+    """Refuse missing paths before anything is written.
+
+    Raises:
+        DocumentError: a path does not exist; names it.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise DocumentError(f"{path}: no such file or folder.", "Check the path; a relative one counts from here.")
+
+
+def input_files(paths: Paths, config: Config) -> str:
+    """Changes when a file that would be read does: what a repeated run compares."""
+    return hash_files(found.path for found in find_files(paths, config.documents, []))
 
 
 def write_run_file(run: Path, paths: Paths, config: Config) -> None:
     """run.json: the marker of a run directory, and how it was made."""
-    created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     facts = {
         "vectune": __version__,
-        "created": created,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": " ".join(sys.argv),
         "config": config.to_json(),
         "seed": config.seed,
         "inputs": [str(path) for path in paths],
-        "versions": versions(),
+        "versions": dict(versions()),
         "machine": {"system": platform.platform(), "processor": processor_name(), "cores": os.cpu_count()},
     }
     write_json(run / "run.json", facts)

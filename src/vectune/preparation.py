@@ -7,14 +7,16 @@ shows.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vectune.chunking import Chunker
+from vectune.chunking import Chunker, load_tokenizer, model_reads
 from vectune.config import Config
 from vectune.dataset import RetrievalDataset, read_corpus, write_corpus
 from vectune.documents import Skipped, read_documents
+from vectune.duplicates import Duplicate, drop_duplicate_chunks, drop_duplicates
 from vectune.errors import DatasetError
 from vectune.progress import Progress
 from vectune.protocols import QueryWriter
@@ -24,35 +26,46 @@ from vectune.records import Document, Query, WrittenQuery
 from vectune.runs import Json, writing
 from vectune.splits import check_contamination, split_by_document
 
+LISTED = 1000  # duplicates listed by name; all are counted
+
 
 def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, progress: Progress) -> Json:
     """Read the documents, cut them, and write corpus.jsonl and documents.jsonl into ``folder``.
 
-    Nothing but duplicates' fingerprints is held in memory, so a corpus may be larger than it.
+    Documents stream through: in memory are signatures that tell duplicates, so a corpus may be larger than it.
     """
     skipped: list[Skipped] = []
-    count = 0
+    repeated: list[Duplicate] = []
+    count = Counter[str]()
 
-    def documents() -> Iterator[Document]:
-        nonlocal count
+    def counted() -> Iterator[Document]:
         for document in read_documents(paths, config.documents, progress, skipped):
-            count += 1
+            count["documents"] += 1
             yield document
 
-    chunker = Chunker.for_model(config.model, config.chunks)
+    chunker = Chunker(load_tokenizer(config.model), model_reads(config.model), config.chunks)
+    cut = (chunk for document in drop_duplicates(counted(), repeated) for chunk in chunker.split(document))
     with writing(folder) as beside:
         beside.mkdir()
-        chunks = write_corpus(beside, (chunk for document in documents() for chunk in chunker.split(document)))
-    if not chunks:
+        count["chunks"] = write_corpus(beside, drop_duplicate_chunks(cut, repeated))
+    if not count["chunks"]:
         raise DatasetError("no document holds enough text for a chunk.", "Look at the list of skipped files.")
-    return {"documents": count, "chunks": chunks, "skipped": [asdict(one) for one in skipped]}
+    if skipped:
+        listed = "".join(f"\n  {one.source}: {one.reason}" for one in skipped)
+        progress.warn(f"{len(skipped)} of {len(skipped) + count['documents']} files were skipped:{listed}")
+    return {
+        **count,
+        "skipped": [asdict(one) for one in skipped],
+        "duplicates": [asdict(one) for one in repeated[:LISTED]],
+        "duplicates_left_out": len(repeated),
+    }
 
 
 def write_queries(chunks: Path, target: Path, config: Config, progress: Progress) -> Json:
     """Write queries for the chunks in the folder ``chunks``, one JSON object a line, into the file ``target``."""
     corpus = read_corpus(chunks)
     writer: QueryWriter = (
-        ExtractiveWriter(config.queries, seed=config.seed)
+        ExtractiveWriter(config.queries)
         if config.llm is None
         else LLMWriter(config.llm, config.llm_queries, progress=progress)
     )
@@ -69,16 +82,27 @@ def write_queries(chunks: Path, target: Path, config: Config, progress: Progress
     return {"writer": writer.name, "queries": len(written)}
 
 
-def write_dataset(chunks: Path, queries: Path, target: Path, config: Config, info: Json) -> Json:
-    """Put chunks and queries together, split by document, check the split, and write the dataset folder."""
+def write_dataset(chunks: Path, queries: Path, target: Path, config: Config, facts: Json) -> Json:
+    """Put chunks and queries together, split by document, check the split, and write the dataset folder.
+
+    Args:
+        chunks, queries, target: what the two steps before wrote, and the dataset folder.
+        config: the part split counts here.
+        facts: kept in dataset.json: what was skipped, filtered and left out on the way.
+    """
     corpus = read_corpus(chunks)
     written = [_read_query(line) for line in queries.read_text(encoding="utf-8").splitlines()]
     if not written:
         raise DatasetError("no query could be written for these documents.", "Give longer documents, or use --llm.")
-    qrels = {one.query.id: {chunk: 1 for chunk in one.chunk_ids} for one in written}
-    splits = split_by_document(corpus, qrels, config.split)
+    judged = {one.query.id: {chunk: 1 for chunk in one.chunk_ids} for one in written}
+    splits = split_by_document(corpus, judged, config.split)
+    info = {
+        "name": target.resolve().parent.name if target.name == "dataset" else target.name,
+        "generated": True,
+        **facts,
+    }
     dataset = RetrievalDataset(corpus, {one.query.id: one.query for one in written}, splits, info)
-    check_contamination(dataset)
+    check_contamination(dataset, options=config.split)
     dataset.write(target)
     return dataset.counts()
 

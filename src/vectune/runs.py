@@ -161,26 +161,32 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def finished(self, name: str, key: str | None = None) -> Stage | None:
-        """The stage's manifest when it is finished (and was made with this key); else None."""
+    def finished(self, name: str, key: str, target: Path) -> Stage | None:
+        """The stage's manifest when it was made with this key and its target is there; else None."""
+        stage = self.manifest(name)
+        return stage if stage is not None and stage.key == key and target.exists() else None
+
+    def manifest(self, name: str) -> Stage | None:
+        """The manifest of a stage, whatever its key; None where the stage was never finished."""
         try:
-            manifest = json.loads((self.path / "stages" / f"{name}.json").read_text(encoding="utf-8"))
+            values = json.loads((self.path / "stages" / f"{name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        if key is not None and manifest["key"] != key:
-            return None
-        return Stage(name, manifest["key"], manifest["seconds"], manifest["summary"])
+        return Stage(name, **values)
 
-    def stage(self, name: str, key: str, target: Path, work: Callable[[], Json]) -> tuple[Stage, bool]:
-        """Do the work unless its target is there and has this key; returns the stage and whether it ran now."""
-        done = self.finished(name, key)
-        if done is not None and target.exists():
-            return done, False
+    def summary(self, name: str) -> Json:
+        """What a finished stage told about itself; empty where it is not finished."""
+        stage = self.manifest(name)
+        return {} if stage is None else stage.summary
+
+    def stage(self, name: str, key: str, work: Callable[[], Json]) -> Stage:
+        """Do the work and write its manifest."""
         started = time.perf_counter()
         summary = work()
-        seconds = round(time.perf_counter() - started, 3)
-        write_json(self.path / "stages" / f"{name}.json", {"key": key, "seconds": seconds, "summary": summary})
-        return Stage(name, key, seconds, summary), True
+        stage = Stage(name, key, round(time.perf_counter() - started, 3), summary)
+        values = {"key": stage.key, "seconds": stage.seconds, "summary": stage.summary}
+        write_json(self.path / "stages" / f"{name}.json", values)
+        return stage
 
 
 def processor_name() -> str:

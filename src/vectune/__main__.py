@@ -1,0 +1,5 @@
+"""``python -m vectune`` is the command ``vectune``."""
+
+from vectune.cli.app import main
+
+main()

@@ -1,0 +1,212 @@
+"""The command line as a person meets it: help, typos, and every kind of bad input with its message and exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from vectune.cli.app import main
+
+
+@dataclass
+class Shown:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Shown]
+
+
+@pytest.fixture
+def vectune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> Shown:
+        monkeypatch.setattr(sys, "argv", ["vectune", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Shown(code, captured.out, captured.err)
+
+    return call
+
+
+def refused(shown: Shown, *words: str, code: int = 2) -> None:
+    """One clear message with these words, the right exit code, no traceback."""
+    assert shown.code == code, shown
+    assert "Traceback" not in shown.err
+    for word in words:
+        assert word in " ".join(shown.err.split()), shown.err
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A small sound BEIR folder to be broken."""
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    lines = [{"_id": f"c{n}", "title": "", "text": f"The {n}th chunk speaks of subject number {n}."} for n in range(8)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = [{"_id": f"q{n}", "text": f"subject number {n}"} for n in range(8)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
+    for split, wanted in (("train", range(6)), ("test", (6, 7))):
+        rows = "".join(f"q{n}\tc{n}\t1\n" for n in wanted)
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
+    return folder
+
+
+def test_help_names_every_command(vectune: Run) -> None:
+    shown = vectune("--help")
+    assert shown.code == 0
+    for command in ("run", "prepare", "queries", "tune", "evaluate", "search", "bridge", "report", "compare", "cache"):
+        assert command in shown.out
+
+
+def test_a_typo_is_wrong_usage(vectune: Run) -> None:
+    refused(vectune("evalaute"), "No such command 'evalaute'")
+    refused(vectune("run", "x", "--uot", "y"), "No such option")
+
+
+def test_missing_path(vectune: Run, tmp_path: Path) -> None:
+    refused(vectune("prepare", tmp_path / "nowhere", "--out", tmp_path / "d"), str(tmp_path / "nowhere"))
+    assert not (tmp_path / "d").exists()
+
+
+def test_empty_folder(vectune: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(vectune("prepare", tmp_path / "empty", "--out", tmp_path / "d"), "empty")
+    assert not (tmp_path / "d").exists()
+
+
+def test_nothing_readable(vectune: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "zero.md").write_bytes(b"")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7\n1 0 obj\n<<")
+    refused(vectune("prepare", folder, "--out", tmp_path / "d"), "docs")
+    assert not (tmp_path / "d").exists()
+
+
+def test_bad_files_among_good_ones_are_skipped_and_listed(vectune: Run, tmp_path: Path, tiny_bert: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(6):
+        words = " ".join(
+            f"Subject{number} has property{number}{index} and needs care in week {index}." for index in range(9)
+        )
+        (folder / f"good{number}.md").write_text(f"# Subject {number}\n\n{words}\n")
+    (folder / "zero.md").write_bytes(b"")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7\n1 0 obj\n<<")
+    (folder / "latin.txt").write_bytes(b"caf\xe9 " * 50)
+    (folder / "loop").symlink_to(folder)
+    shown = vectune("prepare", folder, "--out", tmp_path / "d", "--model", tiny_bert)
+    assert shown.code == 0, shown.err
+    assert "zero.md" in shown.err and "broken.pdf" in shown.err
+    skipped = json.loads((tmp_path / "d" / "dataset.json").read_text())["skipped"]
+    assert {"zero.md", "broken.pdf"} <= {Path(one["source"]).name for one in skipped}
+    refused(vectune("prepare", folder, "--out", tmp_path / "d2", "--model", tiny_bert, "--strict"))
+    assert not (tmp_path / "d2").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_skipped(vectune: Run, tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "secret.md").write_text("secret")
+    (tmp_path / "secret.md").chmod(0)
+    refused(vectune("prepare", tmp_path / "secret.md", "--out", tmp_path / "d", "--model", tiny_bert), "secret.md")
+
+
+def test_beir_folder_with_a_missing_file(vectune: Run, dataset: Path) -> None:
+    (dataset / "queries.jsonl").unlink()
+    refused(vectune("evaluate", dataset, "--model", "bm25"), "queries.jsonl", "missing")
+
+
+def test_beir_folder_with_a_broken_line(vectune: Run, dataset: Path) -> None:
+    with (dataset / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "c9", "text"\n')
+    refused(vectune("evaluate", dataset, "--model", "bm25"), "corpus.jsonl, line 9", "not valid JSON")
+
+
+def test_qrel_that_names_an_unknown_id(vectune: Run, dataset: Path) -> None:
+    with (dataset / "qrels" / "test.tsv").open("a") as file:
+        file.write("q7\tc99\t1\n")
+    refused(vectune("evaluate", dataset, "--model", "bm25"), "test.tsv, line 4", "c99")
+
+
+def test_duplicate_ids(vectune: Run, dataset: Path) -> None:
+    with (dataset / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "q0", "text": "again"}\n')
+    refused(vectune("evaluate", dataset, "--model", "bm25"), "queries.jsonl, line 9", "q0", "line 1")
+
+
+def test_no_train_judgments(vectune: Run, dataset: Path, tmp_path: Path, tiny_bert: Path) -> None:
+    (dataset / "qrels" / "train.tsv").unlink()
+    refused(vectune("tune", dataset, "--out", tmp_path / "m", "--model", tiny_bert), "train")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_model_that_does_not_exist(vectune: Run, dataset: Path, tmp_path: Path) -> None:
+    refused(vectune("evaluate", dataset, "--model", "no-such-model-anywhere"), "no-such-model-anywhere")
+    refused(vectune("tune", dataset, "--out", tmp_path / "m", "--model", "no-such-model-anywhere"), "no-such-model")
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_output_folder_with_something_else(vectune: Run, dataset: Path, tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "thesis.tex").write_text("years of work")
+    refused(vectune("tune", dataset, "--out", tmp_path / "m", "--model", tiny_bert), "not empty")
+    assert (tmp_path / "m" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_split_that_is_not_there(vectune: Run, dataset: Path) -> None:
+    refused(vectune("evaluate", dataset, "--model", "bm25", "--split", "tset"), "tset")
+
+
+def test_a_broken_config_file(vectune: Run, dataset: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("[tune]\nepocs = 3\nbatch = 'many'\n")
+    shown = vectune("tune", dataset, "--out", tmp_path / "m", "--config", config)
+    refused(shown, str(config), "tune.epocs", "tune.batch")
+    config.write_text("[tune\n")
+    refused(vectune("tune", dataset, "--out", tmp_path / "m", "--config", config), str(config), "not valid TOML")
+
+
+def test_evaluate_writes_the_promised_json(vectune: Run, dataset: Path, tmp_path: Path) -> None:
+    shown = vectune("evaluate", dataset, "--model", "bm25", "--json", tmp_path / "board.json")
+    assert shown.code == 0, shown.err
+    board = json.loads((tmp_path / "board.json").read_text())
+    assert (board["split"], board["corpus"], board["queries"]) == ("test", 8, 2)
+    row = board["rows"][0]
+    assert row["name"] == "bm25"
+    assert {"nDCG@10", "RR@10", "hit@1", "hit@5", "hit@10", "R@10"} <= set(row["measures"])
+    assert row["measures"]["hit@1"] == 1.0
+
+
+def test_report_of_something_that_is_no_run(vectune: Run, tmp_path: Path) -> None:
+    refused(vectune("report", tmp_path), str(tmp_path))
+
+
+@pytest.mark.skipif(shutil.which("vectune") is None, reason="the command is not installed")
+def test_ctrl_c_says_how_to_go_on(dataset: Path, tmp_path: Path, tiny_bert: Path) -> None:
+    import signal
+    import time
+
+    command = [sys.executable, "-m", "vectune", "tune", str(dataset), "--out", str(tmp_path / "m")]
+    process = subprocess.Popen([*command, "--model", str(tiny_bert)], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / ".m.work").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "m").exists()

@@ -1,0 +1,144 @@
+"""The whole thread on a small corpus with a tiny model: it ends, it is skipped when done, and it survives SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import vectune
+from vectune.config import Config, override
+from vectune.errors import DocumentError, OutputError
+from vectune.pipeline import run
+
+STAGES = ("chunks", "queries", "dataset", "tune", "evaluate", "report")
+TOPICS = (
+    "compiler",
+    "bicycle",
+    "orchard",
+    "harbour",
+    "library",
+    "volcano",
+    "kitchen",
+    "telescope",
+    "railway",
+    "glacier",
+)
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """Ten Markdown files with sections of their own words."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number, topic in enumerate(TOPICS):
+        sections = [
+            f"## Care of the {topic} {part}\n\nThe {part} of every {topic} needs attention in month {number + index}. "
+            f"Workers inspect the {part} with a {topic} gauge, and they write the {topic} figures into ledger {index}{number}. "
+            f"A broken {part} stops the {topic} for {index + 2} days, because spare parts for the {topic} come by ship."
+            for index, part in enumerate(("frame", "surface", "engine", "entrance"))
+        ]
+        (folder / f"{topic}.md").write_text(f"# The {topic}\n\n" + "\n\n".join(sections), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def config(tiny_bert: Path) -> Config:
+    return override(Config(model=str(tiny_bert)), epochs=1, batch=8)
+
+
+def events(run_folder: Path) -> list[dict[str, object]]:
+    try:
+        lines = (run_folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def test_prepare_tune_evaluate_are_functions(documents: Path, config: Config, tmp_path: Path) -> None:
+    dataset = vectune.prepare([documents], tmp_path / "dataset", config)
+    assert dataset.generated
+    assert {"train", "dev", "test"} <= set(dataset.qrels)
+    result = vectune.tune(tmp_path / "dataset", tmp_path / "model", config)
+    assert result.dev_after >= result.dev_before
+    board = vectune.evaluate(tmp_path / "dataset", ["bm25", config.model, str(tmp_path / "model")])
+    assert [row.name for row in board.rows] == ["bm25", config.model, str(tmp_path / "model")]
+    assert all(0 <= row.measures["nDCG@10"] <= 1 for row in board.rows)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_run_goes_from_documents_to_a_report_and_then_does_nothing(
+    documents: Path, config: Config, tmp_path: Path
+) -> None:
+    first = run([documents], tmp_path / "run", config)
+    assert first.ran == STAGES
+    assert first.report.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert {"run.json", "dataset", "model", "board.json", "report.html", "events.jsonl"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+    assert run([documents], tmp_path / "run", config).ran == ()
+
+
+def test_a_changed_option_repeats_only_what_depends_on_it(documents: Path, config: Config, tmp_path: Path) -> None:
+    run([documents], tmp_path / "run", config)
+    assert run([documents], tmp_path / "run", override(config, epochs=2)).ran == ("tune", "evaluate", "report")
+
+
+def test_a_changed_document_repeats_everything(documents: Path, config: Config, tmp_path: Path) -> None:
+    run([documents], tmp_path / "run", config)
+    (documents / "extra.md").write_text(
+        "# The windmill\n\n" + "The windmill turns its sails in the western wind. " * 20
+    )
+    assert run([documents], tmp_path / "run", config).ran == STAGES
+
+
+def test_an_output_folder_with_something_else_is_left_alone(documents: Path, config: Config, tmp_path: Path) -> None:
+    out = tmp_path / "precious"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError):
+        run([documents], out, config)
+    with pytest.raises(OutputError):
+        vectune.prepare([documents], out, config)
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_a_missing_path_leaves_nothing_behind(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="nowhere"):
+        vectune.prepare([tmp_path / "nowhere"], tmp_path / "dataset", config)
+    assert not (tmp_path / "dataset").exists()
+
+
+def start(documents: Path, out: Path, model: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "vectune", "run", str(documents), "--out", str(out), "--model", model]
+    config = out.parent / "config.toml"
+    config.write_text("[tune]\nepochs = 2\nbatch = 8\ncheckpoint_seconds = 0\n")
+    return subprocess.Popen([*command, "--config", str(config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_run_killed_in_every_stage_goes_on_from_there(documents: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for stage in STAGES:
+        process = start(documents, out, str(tiny_bert))
+        while process.poll() is None:
+            begun = [event for event in events(out) if event["kind"] == "stage" and event["state"] == "started"]
+            trained = any(event["kind"] == "train" for event in events(out))
+            if begun and begun[-1]["name"] == stage and (stage != "tune" or trained):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        _, stderr = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), stderr.decode()
+    process = start(documents, out, str(tiny_bert))
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr.decode()
+    assert b"report.html" in stdout
+    finished = [event["name"] for event in events(out) if event["kind"] == "stage" and event["state"] == "finished"]
+    assert finished == list(STAGES), "a stage that was finished before a kill ran again"
+    assert not list(out.glob(".*partial*"))
