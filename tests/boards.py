@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,4 +53,9 @@ class WordEmbedder:
         return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
     def _direction(self, word: str) -> NDArray[np.float64]:
-        return np.random.default_rng(zlib.crc32(word.strip(".").encode())).normal(size=self.dim)
+        return _direction(word.strip("."), self.dim)
+
+
+@lru_cache(maxsize=10_000)
+def _direction(word: str, dim: int) -> NDArray[np.float64]:
+    return np.random.default_rng(zlib.crc32(word.encode())).normal(size=dim)

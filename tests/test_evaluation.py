@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import pytest
+
+from boards import Floats, WordEmbedder, dataset
+from vectune.board import Board
+from vectune.dataset import RetrievalDataset
+from vectune.errors import DatasetError, InputError, ModelError, UsageError
+from vectune.evaluation import EvaluateOptions, evaluate
+from vectune.metrics import mean
+
+QUICK = EvaluateOptions(timed_queries=0, cache=False)
+
+
+@pytest.fixture(scope="module")
+def data() -> RetrievalDataset:
+    return dataset()
+
+
+@pytest.fixture(scope="module")
+def board(data: RetrievalDataset) -> Board:
+    return evaluate(
+        data, ["bm25", WordEmbedder(), WordEmbedder("noisy", noise=4.0)], options=replace(QUICK, timed_queries=3)
+    )
+
+
+def test_json_has_what_was_promised(board: Board) -> None:
+    value = json.loads(json.dumps(board.to_json()))
+    assert list(value)[:5] == ["dataset", "split", "corpus", "queries", "rows"]
+    assert (value["dataset"], value["split"], value["corpus"], value["queries"]) == ("small", "test", 48, 16)
+    row = value["rows"][0]
+    assert row["name"] == "bm25"
+    assert list(row["measures"]) == ["nDCG@10", "RR@10", "hit@1", "hit@5", "hit@10", "R@10"]
+    assert set(row["per_query"]["qd02c1"]) == set(row["measures"])
+    assert Board.from_json(value) == board
+
+
+def test_measures_are_ir_measures_over_the_ranking(data: RetrievalDataset, board: Board) -> None:
+    for row in board.rows:
+        run = {
+            query: {chunk: 100.0 - place for place, (chunk, _) in enumerate(hits)}
+            for query, hits in row.rankings.items()
+        }
+        expected = ir_measures.calc_aggregate([ir_measures.nDCG @ 10, ir_measures.Success @ 5], data.qrels["test"], run)
+        assert row.measures["nDCG@10"] == expected[ir_measures.nDCG @ 10]
+        assert row.measures["hit@5"] == expected[ir_measures.Success @ 5]
+
+
+def test_rows_differ_as_their_models_do(board: Board) -> None:
+    assert board.row("words").measures["nDCG@10"] > board.row("noisy").measures["nDCG@10"] + 0.1
+    assert board.row("bm25").kind == "bm25"
+
+
+def test_ranks_rankings_and_clusters(data: RetrievalDataset, board: Board) -> None:
+    row = board.row("words")
+    for query, judged in data.qrels["test"].items():
+        found = [chunk for chunk, _ in row.rankings[query]]
+        assert len(found) == 10
+        if row.ranks[query] in range(1, 11):
+            assert found[row.ranks[query] - 1] in judged
+    assert board.clustered_by == "chunk"  # four test documents are too few to resample
+    assert any("4 documents" in note for note in board.notes)
+    many = evaluate(dataset(60), ["bm25"], options=QUICK)
+    assert many.clustered_by == "document" and len(set(many.clusters.values())) == 20
+
+
+def test_costs(board: Board) -> None:
+    costs = board.row("words").costs
+    assert costs.dim == 32 and costs.index_bytes == 48 * 32 * 4
+    assert costs.query_ms is not None and 0 < costs.query_ms["median"] <= costs.query_ms["p95"]
+    assert board.row("bm25").costs.dim is None
+
+
+def test_ties_are_broken_alike_in_every_row() -> None:
+    data = dataset()
+    for key in ("d02c1", "d02c3"):  # the same text twice, under other ids
+        twin = replace(data.corpus[key], id=f"z{key}")
+        data.corpus[twin.id] = twin
+    board = evaluate(data, ["bm25", WordEmbedder()], options=QUICK)
+    for row in board.rows:
+        assert any(
+            ["zd02c1", "d02c1"] == [chunk for chunk, _ in hits if chunk.endswith("d02c1")]
+            for hits in row.rankings.values()
+        )
+        for hits in row.rankings.values():
+            scores = dict(hits)
+            for key in ("d02c1", "d02c3"):
+                if key in scores:  # the higher id is first, with the same score
+                    assert scores[f"z{key}"] == scores[key]
+                    assert list(scores).index(f"z{key}") < list(scores).index(key)
+
+
+def test_variants_of_one_model_embed_once(data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = WordEmbedder()
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: words)
+    names = ["words", "words@16", "words@int8", "words@binary", "words@16@int8", "hybrid:words"]
+    board = evaluate(data, names, options=QUICK)
+    assert [row.name for row in board.rows] == names
+    assert words.asked < 2 * (48 + 16 + 16)  # corpus, test and dev queries, and the sample that is timed
+    sizes = {row.name: row.costs.index_bytes or 0 for row in board.rows}
+    assert sizes["words@16"] * 2 == sizes["words"] == 48 * 32 * 4
+    assert sizes["words@binary"] == 48 * 32 // 8 < sizes["words@int8"] < sizes["words"]
+    assert sizes["hybrid:words"] > sizes["words"]
+    quality = {row.name: row.measures["nDCG@10"] for row in board.rows}
+    assert quality["words@int8"] == pytest.approx(quality["words"], abs=0.02)
+
+
+def test_bm25_finds_nothing_for_words_it_never_saw() -> None:
+    data = dataset()
+    first = next(iter(data.qrels["test"]))
+    data.queries[first] = replace(data.queries[first], text="zzz xyzzy")
+    row = evaluate(data, ["bm25"], options=QUICK).rows[0]
+    assert row.unanswered == 1 and row.rankings[first] == [] and row.ranks[first] == 0
+    assert set(row.per_query[first].values()) == {0.0}
+    assert len(row.per_query) == 16
+
+
+def test_cutoffs_and_measures_can_be_added(data: RetrievalDataset) -> None:
+    options = replace(QUICK, measures=("ndcg@10", "AP"), k=(3,))
+    board = evaluate(data, ["bm25"], options=options)
+    assert board.measures == ("nDCG@10", "AP", "nDCG@3", "RR@3", "hit@3", "R@3", "P@3")
+    assert board.depth == 48
+
+
+def test_the_title_says_generated() -> None:
+    assert "generated queries" in evaluate(dataset(generated=True), ["bm25"], options=QUICK).title
+    assert "generated" not in evaluate(dataset(), ["bm25"], options=QUICK).title
+
+
+def test_callables_are_models(data: RetrievalDataset) -> None:
+    words = WordEmbedder()
+    row = evaluate(data, [(words.embed_queries, words.embed_documents)], options=QUICK).rows[0]
+    assert mean(row.values("hit@10")) > 0.5
+
+
+class Broken(WordEmbedder):
+    """Fails for one text in the way that is asked for."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__("broken")
+        self.how = how
+
+    def embed_documents(self, texts: Sequence[str]) -> Floats:
+        found = super().embed_documents(texts)
+        if self.how == "rows":
+            return found[:-1]
+        if self.how == "dimensions":
+            return found[:, :5]
+        found[7] = {"nan": np.nan, "zero": 0.0, "infinite": np.inf}[self.how]
+        return found
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("nan", "not finite"), ("infinite", "not finite"), ("zero", "is zero"), ("rows", "asked for 48 vectors"),
+        ("dimensions", "5 dimensions"),
+    ],
+)  # fmt: skip
+def test_vectors_that_are_none_stop_the_evaluation(data: RetrievalDataset, how: str, told: str) -> None:
+    with pytest.raises(ModelError, match=told) as caught:
+        evaluate(data, [Broken(how)], options=QUICK)
+    assert "broken" in str(caught.value)
+    if how in ("nan", "zero"):
+        assert data.corpus["d01c3"].text in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hybrid:bm25", "hybrid:", "m@int4", "m@256@128", "hybrid:m@int8", ""])
+def test_a_name_that_means_nothing_fails_before_any_work(data: RetrievalDataset, name: str) -> None:
+    words = WordEmbedder()
+    with pytest.raises(UsageError):
+        evaluate(data, [words, name], options=QUICK)
+    assert words.asked == 0
+
+
+def test_more_dimensions_than_there_are(data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: WordEmbedder())
+    with pytest.raises(ModelError, match="asks for 64 dimensions, but the model has 32"):
+        evaluate(data, ["words@64"], options=QUICK)
+
+
+def test_nothing_to_score(data: RetrievalDataset) -> None:
+    with pytest.raises(UsageError, match="no model"):
+        evaluate(data, [])
+    with pytest.raises(DatasetError, match="nosuch"):
+        evaluate(data, ["bm25"], split="nosuch")
+
+
+def test_written_boards_read_back(board: Board, tmp_path: Path) -> None:
+    board.write(tmp_path / "board.json")
+    assert Board.read(tmp_path / "board.json") == board
+    (tmp_path / "other.json").write_text("[]")
+    for missing in ("other.json", "none.json"):
+        with pytest.raises(InputError):
+            Board.read(tmp_path / missing)
+    with pytest.raises(UsageError, match=r"no row 'x' \(it has: bm25"):
+        board.row("x")
+    with pytest.raises(UsageError, match="no measure 'P@3'"):
+        board.rows[0].values("P@3")
+
+
+def test_csv_and_markdown(board: Board) -> None:
+    head, first, *_ = board.to_csv().splitlines()
+    assert head.startswith("model,nDCG@10,RR@10") and first.startswith(f"bm25,{board.rows[0].measures['nDCG@10']}")
+    assert len(head.split(",")) == len(first.split(","))
+    table = board.to_markdown()
+    assert "| bm25 |" in table and "**" in table
+    odd = replace(board, rows=(replace(board.rows[0], name="a|b<script>"),)).to_markdown()
+    assert "a\\|b&lt;script>" in odd
