@@ -17,7 +17,7 @@ from vectune.config import Config, override
 from vectune.errors import DocumentError, OutputError
 from vectune.pipeline import run
 
-STAGES = ("chunks", "queries", "dataset", "tune", "evaluate", "report")
+STAGES = ("chunks", "queries", "dataset", "tune", "evaluate", "retriever", "report")
 TOPICS = (
     "compiler",
     "bicycle",
@@ -87,7 +87,7 @@ def test_run_goes_from_documents_to_a_report_and_then_does_nothing(
 
 def test_a_changed_option_repeats_only_what_depends_on_it(documents: Path, config: Config, tmp_path: Path) -> None:
     run([documents], tmp_path / "run", config)
-    assert run([documents], tmp_path / "run", override(config, epochs=2)).ran == ("tune", "evaluate", "report")
+    assert run([documents], tmp_path / "run", override(config, epochs=2)).ran == ("tune", "evaluate", "retriever", "report")
 
 
 def test_a_changed_document_repeats_everything(documents: Path, config: Config, tmp_path: Path) -> None:

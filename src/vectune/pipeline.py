@@ -107,7 +107,7 @@ def tune(
 
     target = Path(out)
     check_output(target, marker=ARTIFACT_FILE)
-    opened = open_dataset(dataset)
+    opened = opened_dataset(dataset)
     with work_folder(target) as work:
         return tune_with(opened, target, config.seeded().tune, progress, work)
 
@@ -134,7 +134,7 @@ def evaluate(
     """
     from vectune.evaluation import evaluate as score
 
-    return score(open_dataset(dataset), models, split, config.seeded().evaluate, progress)
+    return score(opened_dataset(dataset), models, split, config.seeded().evaluate, progress)
 
 
 def report(run_folder: str | Path) -> Path:
@@ -176,6 +176,11 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     return RunResult(target, tuple(seconds), seconds, target / "report.html")
 
 
+def opened_dataset(dataset: str | Path | RetrievalDataset) -> RetrievalDataset:
+    """A dataset as it is, or read from where it is."""
+    return dataset if isinstance(dataset, RetrievalDataset) else open_dataset(dataset)
+
+
 @dataclass(frozen=True)
 class Step:
     """One stage: what it writes, what it depends on besides the stage before, and the work itself."""
@@ -206,8 +211,9 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
 
 
 def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
-    """dataset → tuned model → board and verdict → report."""
+    """dataset → tuned model → board and verdict → retriever → report."""
     dataset, model, board = run / "dataset", run / "model", run / "board.json"
+    hybrid = f"hybrid:{model}"
 
     def write_model() -> Json:
         from vectune.training.methods import tune_with
@@ -216,15 +222,27 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return tune_with(opened, model, config.tune, progress, run / "work" / "tune").to_json()
 
     def write_board() -> Json:
-        scored = evaluate(
-            dataset, ["bm25", config.model, str(model), f"hybrid:{model}"], "test", config, progress=progress
-        )
+        from vectune.verdict import verdict
+
+        opened = RetrievalDataset.read(dataset)
+        scored = evaluate(opened, ["bm25", config.model, str(model), hybrid], "test", config, progress=progress)
+        judged = verdict(scored, opened, config.model, str(model))
+        write_json(run / "verdict.json", judged.to_json())
         scored.write(board)
-        return {"rows": len(scored.rows)}
+        return {"verdict": judged.sentence}
+
+    def write_retriever() -> Json:
+        from vectune.board import Board
+        from vectune.retriever import fusion_note, save_retriever
+
+        row = Board.read(board).row(hybrid)
+        save_retriever(run / "retriever", RetrievalDataset.read(dataset), row, progress=progress)
+        return {"chosen": fusion_note(row)}
 
     return [
         Step("tune", model, (config.tune,), write_model),
         Step("evaluate", board, (config.evaluate,), write_board),
+        Step("retriever", run / "retriever", (), write_retriever),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
     ]
 

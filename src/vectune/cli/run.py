@@ -25,11 +25,12 @@ def run(
 
     Stages that are finished and whose inputs are unchanged are skipped; a killed run goes on where it stopped.
     """
-    from vectune.cli.evaluate import print_board
+    from vectune.cli.evaluate import show_board
     from vectune.config import override, read_config
     from vectune.evaluation import Board
     from vectune.pipeline import run as run_all
     from vectune.progress import Progress
+    from vectune.runs import RunFolder
 
     options = override(read_config(config), model=model, llm=llm, seed=seed, method=method)
     if strict:
@@ -37,5 +38,7 @@ def run(
     result = run_all(paths, out, options, progress=Progress(out / "events.jsonl"))
     if not result.ran:
         print(f"{out} is finished and nothing has changed.")
-    print_board(Board.read(out / "board.json"))
+    show_board(Board.read(out / "board.json"))
+    for stage, fact in (("evaluate", "verdict"), ("retriever", "chosen")):
+        print(RunFolder(out).summary(stage).get(fact, ""))
     print(f"report: {result.report}")
