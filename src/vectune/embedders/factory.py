@@ -75,6 +75,10 @@ def _open_artifact(folder: Path, options: EmbedOptions, cache: bool, progress: P
     if kind in ("full", "lora"):
         embedder = _open(str(folder), options)
         return CachedEmbedder(embedder, progress, options.cache_gib) if cache else embedder
+    if kind == "blend":
+        from vectune.blend import open_blend
+
+        return open_blend(folder, lambda name: open_embedder(name, options, cache, progress))
     from vectune.adapters import open_artifact
 
     return open_artifact(folder, lambda name: open_embedder(name, options, cache, progress))

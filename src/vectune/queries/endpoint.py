@@ -220,7 +220,7 @@ class ChatEndpoint:
 
     def _refusal(self, error: Any, sent_schema: bool) -> Exception:
         """What an error status means."""
-        status, message = error.status_code, _message(error)
+        status, message = error.status_code, error_message(error)
         if status in (401, 403):
             return EndpointError(f"{self.address} refused the key ({status}): {message}", _KEY_HINT)
         if status == 404:
@@ -230,7 +230,7 @@ class ChatEndpoint:
             return EndpointError(f"{self.address}: the account is empty: {message}")
         if status in (408, 409, 425, 429) or status >= 500:
             kind = _Busy if status == 429 else _Failed
-            return kind(f"{status}: {message}", retry_after=_retry_after(error.response.headers))
+            return kind(f"{status}: {message}", retry_after=retry_after_seconds(error.response.headers))
         if self._other_words(message, sent_schema):
             return _Reworded(f"{status}: {message}")
         return Refused(f"{status}: {message}")
@@ -274,12 +274,12 @@ class _NoTimeout:
     async def __aexit__(self, *exception: object) -> None: ...
 
 
-def _message(error: Any) -> str:
+def error_message(error: Any) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     return str(body.get("message") or error.message)[:300]
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Seconds named by Retry-After (or OpenAI's retry-after-ms), as a number or a date."""
     try:
         if "retry-after-ms" in headers:
