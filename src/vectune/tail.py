@@ -146,18 +146,12 @@ def _directions(matrix: Any, dim: int, seed: int) -> Floats:
             leading = (matrix.T @ leading) / np.sqrt(np.maximum(values[::-1][:dim], 1e-9))
         found: Floats = np.ascontiguousarray(leading, dtype=np.float32)
         return found
-    # Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), with four power iterations
+    # Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), with three power iterations
     draw = np.random.default_rng(seed)
     basis = draw.standard_normal((matrix.shape[1], min(dim + 64, *matrix.shape))).astype(np.float32)
-    for _ in range(4):
-        basis = np.asarray(np.linalg.qr(matrix.T @ (matrix @ basis))[0], dtype=np.float32)
-    _, values, turn = np.linalg.svd(_upper(matrix @ basis), full_matrices=False)
+    for _ in range(3):
+        basis = np.linalg.qr(matrix.T @ (matrix @ basis))[0]
+    upper = np.linalg.qr(matrix @ basis)[1]  # has the tall matrix's singular values and right vectors
+    _, values, turn = np.linalg.svd(upper, full_matrices=False)
     order = np.argsort(-values)[:dim]
-    leading = basis @ turn[order].T
-    return np.ascontiguousarray(leading, dtype=np.float32)
-
-
-def _upper(matrix: Floats) -> Floats:
-    """The triangular factor: the same singular values and right vectors as the tall matrix."""
-    upper: Floats = np.linalg.qr(matrix, mode="r")
-    return upper
+    return np.ascontiguousarray(basis @ turn[order].T, dtype=np.float32)

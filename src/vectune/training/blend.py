@@ -1,0 +1,157 @@
+"""Tuning without training: a lexical tail behind the base's vectors, fitted on the corpus alone.
+
+The default where queries were written from the corpus itself: such queries share words with their chunks, so a dev
+split of them praises whatever favours shared words and cannot choose a weight. The weight is a constant then, small
+enough not to hurt where people's words are not the corpus's. Real judgments choose it otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectune.blend import Blend
+from vectune.dataset import RetrievalDataset
+from vectune.embedders.models import ARTIFACT_FILE
+from vectune.errors import DatasetError
+from vectune.progress import SILENT, Progress
+from vectune.runs import check_output, write_json, writing
+from vectune.splits import with_dev
+from vectune.tail import fit_tail
+from vectune.training.folders import marker
+from vectune.training.problem import Positives, ndcg_at_10
+from vectune.training.result import TuneResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectune.protocols import Embedder, Vectors
+
+UNLABELLED_WEIGHT = 0.2  # see docs/unlabelled.md for how it was chosen
+MOST_QUERIES = 2_000  # of train that help to choose one number
+FEW = 30  # judged queries below which the constant is the better choice
+_BLOCK = 256
+WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """How the tail is fitted.
+
+    Attributes:
+        dimensions: of the tail; the whole vector has one more than base and tail together. More follow BM25 closer.
+        weight: of the tail, 0 to 1. None: chosen on real judgments where there are some, else 0.2.
+        language: see ``lexical.Analyzer``.
+    """
+
+    dimensions: int = 639
+    weight: float | None = None
+    language: str | None = "en"
+
+
+def tune_blend(
+    dataset: RetrievalDataset,
+    out: Path,
+    embedder: Embedder,
+    seed: int = 0,
+    options: BlendOptions = BlendOptions(),
+    progress: Progress = SILENT,
+) -> TuneResult:
+    """Fit a blend over an embedder and write its artifact folder.
+
+    Args:
+        dataset: its corpus is fitted; judgments are used only where people made them, and only for the weight.
+        out: the artifact folder.
+        embedder: the base; with its cache around it, each text is embedded once, ever.
+        seed: of the decomposition and of the dev split.
+        options: see ``BlendOptions``.
+        progress: told what is chosen.
+
+    Raises:
+        DatasetError: the corpus holds no words.
+        OutputError: ``out`` holds something that vectune did not write, or cannot be written.
+    """
+    check_output(out, ARTIFACT_FILE)
+    started = time.perf_counter()
+    texts = [chunk.content for chunk in dataset.corpus.values()]
+    vectors = embedder.embed_documents(texts)
+    with progress.task("fitting the lexical tail", unit="chunks") as task:
+        blend = Blend.fit(fit_tail(texts, options.dimensions, options.language, seed), texts, vectors, 0.0)
+        task.advance(len(texts))
+    judged = _judged(dataset, blend, blend.documents(vectors, texts), embedder, seed)
+    weight, note = _choose(dataset, options, judged)
+    progress.say(note)
+    blend = blend.weighing(weight)
+    result = TuneResult(
+        path=out,
+        method="blend",
+        model=embedder.name,
+        base_fingerprint=embedder.fingerprint,
+        dev_before=judged.dev_score(0.0),
+        dev_after=judged.dev_score(weight),
+        chosen={"weight": weight, "tail": blend.tail.dim, "dim": blend.dim, "words": len(blend.tail.vocabulary)},
+        seconds=round(time.perf_counter() - started, 2),
+        notes=(note,),
+    )
+    with writing(out) as beside:
+        beside.mkdir(parents=True)
+        blend.save(beside)
+        write_json(beside / ARTIFACT_FILE, marker("blend", result))
+    return result
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Judged queries against the whole corpus; the first ``dev`` of them are the dev split's."""
+
+    blend: Blend
+    documents: Vectors
+    vectors: Vectors
+    texts: Sequence[str]
+    positives: Positives
+    dev: int
+
+    def scores(self, weight: float) -> NDArray[np.float64]:
+        """nDCG@10 of every query, shape (len(self.texts),)."""
+        queries = self.blend.weighing(weight).queries(self.vectors, self.texts)
+        parts = [
+            ndcg_at_10(
+                queries[start : start + _BLOCK] @ self.documents.T, self.positives.take(slice(start, start + _BLOCK))
+            )
+            for start in range(0, len(queries), _BLOCK)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def dev_score(self, weight: float) -> float:
+        return float(self.scores(weight)[: self.dev].mean()) if self.dev else 0.0
+
+
+def _judged(dataset: RetrievalDataset, blend: Blend, documents: Vectors, embedder: Embedder, seed: int) -> _Judged:
+    """Dev first, then as much of train; nothing where the dataset has no judgments to cut dev from."""
+    try:
+        dataset = with_dev(dataset, seed)
+    except DatasetError:
+        dataset = replace(dataset, qrels={})
+    row = {key: place for place, key in enumerate(dataset.corpus)}
+    dev, train = dataset.qrels.get("dev", {}), dataset.qrels.get("train", {})
+    qrels = dict([*dev.items(), *list(train.items())[:MOST_QUERIES]])
+    texts = [dataset.queries[key].text for key in qrels]
+    positives = Positives.of([{row[chunk]: grade for chunk, grade in judged.items()} for judged in qrels.values()])
+    vectors = embedder.embed_queries(texts) if texts else np.zeros((0, embedder.dim), np.float32)
+    return _Judged(blend, documents, vectors, texts, positives, len(dev))
+
+
+def _choose(dataset: RetrievalDataset, options: BlendOptions, judged: _Judged) -> tuple[float, str]:
+    """The weight, and why. No judgment takes part in the fit, so train and dev queries alike may choose one number."""
+    if options.weight is not None:
+        return options.weight, f"weight {options.weight} of the lexical tail, as asked for"
+    if dataset.generated or len(judged.texts) < FEW:
+        return UNLABELLED_WEIGHT, f"weight {UNLABELLED_WEIGHT} of the lexical tail: no real judgments to choose it"
+    means = {weight: float(judged.scores(weight).mean()) for weight in WEIGHTS}
+    best = max(means, key=lambda weight: (round(means[weight], 6), -weight))
+    return best, f"weight {best} of the lexical tail, chosen on {len(judged.texts)} judged queries"
