@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 K1, B = 1.5, 0.75
 MAX_WORDS = 200_000  # of the largest vocabularies, the words in most chunks
 SAMPLE = 50_000  # chunks from which the directions of larger corpora are learnt
-EXACT = 1_500  # up to so many chunks or words the decomposition is exact
+OVERSAMPLE = 64
 _BLOCK = 8_192
 
 
@@ -136,22 +136,22 @@ def _counts(texts: Iterable[str], place: dict[str, int], analyzer: Analyzer) -> 
 
 
 def _directions(matrix: Any, dim: int, seed: int) -> Floats:
-    """The leading right singular vectors, shape (columns, dim)."""
-    if min(matrix.shape) <= EXACT:
-        rows, columns = matrix.shape
-        gram = (matrix @ matrix.T if rows < columns else matrix.T @ matrix).toarray().astype(np.float64)
-        values, vectors = np.linalg.eigh(gram)
-        leading = vectors[:, ::-1][:, :dim]
-        if rows < columns:
-            leading = (matrix.T @ leading) / np.sqrt(np.maximum(values[::-1][:dim], 1e-9))
-        found: Floats = np.ascontiguousarray(leading, dtype=np.float32)
-        return found
-    # Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), with three power iterations
-    draw = np.random.default_rng(seed)
-    basis = draw.standard_normal((matrix.shape[1], min(dim + 64, *matrix.shape))).astype(np.float32)
-    for _ in range(3):
-        basis = np.linalg.qr(matrix.T @ (matrix @ basis))[0]
-    upper = np.linalg.qr(matrix @ basis)[1]  # has the tall matrix's singular values and right vectors
-    _, values, turn = np.linalg.svd(upper, full_matrices=False)
-    order = np.argsort(-values)[:dim]
-    return np.ascontiguousarray(basis @ turn[order].T, dtype=np.float32)
+    """The leading right singular vectors, shape (columns, dim), worked out on the smaller side of the matrix.
+
+    Randomised for all but small corpora (Halko, Martinsson and Tropp, "Finding structure with randomness", 2011).
+    """
+    rows, columns = matrix.shape
+    wide = matrix if rows < columns else matrix.T.tocsr()  # small × large
+    tall = wide.T.tocsr()
+    side = wide.shape[0]
+    if side <= dim + OVERSAMPLE:
+        basis = np.eye(side, dtype=np.float32)
+    else:
+        basis = np.random.default_rng(seed).standard_normal((side, dim + OVERSAMPLE)).astype(np.float32)
+        for _ in range(4):
+            basis = np.linalg.qr(wide @ (tall @ basis))[0]
+    image = tall @ basis
+    values, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
+    leading, values = turn[:, ::-1][:, :dim], values[::-1][:dim]
+    found = image @ leading / np.sqrt(np.maximum(values, 1e-9)) if rows < columns else basis @ leading
+    return np.ascontiguousarray(found, dtype=np.float32)
