@@ -87,6 +87,8 @@ class Asker:
         Raises:
             EndpointError: no request can succeed.
         """
+        import openai  # noqa: F401 - takes a second, which no request's time limit should pay
+
         self._results: queue.SimpleQueue[Done | BaseException | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         thread = threading.Thread(target=self._run, args=(iter(asks),), daemon=True)

@@ -11,10 +11,16 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+_LONGEST_REPAIR = 50_000  # characters of cut-off JSON that are looked at
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}"]', re.DOTALL)
+_DEEPEST = 20  # nested brackets; an answer has three or four
+_MOST_STARTS = 20  # brackets tried as the start of JSON; more of them is a text full of brackets
 LONGEST_QUERY = 600  # characters; what is longer is prose, not a query
 _TEXT_KEYS = ("text", "query", "question", "q", "content")
+_STYLE_KEYS = ("question", "keywords", "problem", "claim")
 _LIST_KEYS = ("queries", "questions", "items", "results", "data")
 _THINKING = re.compile(r"<(think|thinking|reasoning|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _OPEN_THINKING = re.compile(r"<(think|thinking|reasoning|thought)>", re.IGNORECASE)
@@ -63,6 +69,8 @@ def parse_queries(answer: str, limit: int | None = None, truncated: bool = False
         found = list(_from_lines(_inside_fence(text), truncated))
     unique: dict[str, ParsedQuery] = {}
     for position, query in enumerate(found, start=1):
+        if len(query.text) > 4 * LONGEST_QUERY:
+            continue
         cleaned = clean(query.text, position)
         if is_query(cleaned):
             unique.setdefault(cleaned.casefold(), ParsedQuery(cleaned, query.style.strip().casefold()))
@@ -95,6 +103,8 @@ def clean(text: str, position: int = 0) -> str:
 def is_query(text: str) -> bool:
     """True for something that could be typed into a search box: letters or digits, not endless, no chatter."""
     has_word = any(character.isalnum() for character in text)
+    if text.lower() in ("null", "none", "true", "false", "n/a"):
+        return False
     return has_word and 2 <= len(text) <= LONGEST_QUERY and not _CHATTER.match(text)
 
 
@@ -118,7 +128,7 @@ def _inside_fence(text: str) -> str:
 
 def _from_json(text: str) -> list[ParsedQuery] | None:
     """Queries of the first JSON value that holds some; None when the text holds no such value."""
-    for start in _json_starts(text):
+    for start in islice(_json_starts(text), _MOST_STARTS):
         value = _decoded(text[start:])
         found = list(_walk(value)) if value is not None else []
         if found:
@@ -155,8 +165,8 @@ def _decoded(text: str) -> Any:
 def _repaired(text: str) -> Any:
     """Close a JSON text after its last complete value; None where that gives nothing either."""
     try:
-        ends = list(_value_ends(text[:200_000]))
-        for end, closing in reversed(ends[-50:]):
+        ends = list(_value_ends(text[:_LONGEST_REPAIR]))
+        for end, closing in reversed(ends[-8:]):  # an object cut off has few strings after its last whole entry
             try:
                 return json.loads(text[:end] + closing, strict=False)
             except ValueError:
@@ -169,24 +179,18 @@ def _repaired(text: str) -> Any:
 def _value_ends(text: str) -> Iterator[tuple[int, str]]:
     """Each place where a string, object or list ends, and the brackets that would close the text there."""
     open_brackets: list[str] = []
-    inside = escaped = False
-    for index, character in enumerate(text):
-        if inside:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                inside = False
-                yield index + 1, "".join(reversed(open_brackets))
-        elif character == '"':
-            inside = True
-        elif character in "[{":
-            open_brackets.append("]" if character == "[" else "}")
-        elif character in "]}":
-            if not open_brackets or open_brackets.pop() != character:
+    for found in _JSON_TOKEN.finditer(text):
+        token = found.group()
+        if token == '"':  # a string that never ends
+            return
+        if token in "[{":
+            open_brackets.append("]" if token == "[" else "}")
+            if len(open_brackets) > _DEEPEST:
                 return
-            yield index + 1, "".join(reversed(open_brackets))
+            continue
+        if token in "]}" and (not open_brackets or open_brackets.pop() != token):
+            return
+        yield found.end(), "".join(reversed(open_brackets))
 
 
 def _walk(value: Any) -> Iterator[ParsedQuery]:
@@ -199,7 +203,8 @@ def _walk(value: Any) -> Iterator[ParsedQuery]:
                 yield from _walk(entry)
     elif isinstance(value, dict):
         named = {str(key).casefold(): entry for key, entry in value.items()}
-        text = next((named[key] for key in _TEXT_KEYS if isinstance(named.get(key), str)), None)
+        styled = sum(key in named for key in _STYLE_KEYS) > 1  # styles as keys, of which "question" is one
+        text = None if styled else next((named[key] for key in _TEXT_KEYS if isinstance(named.get(key), str)), None)
         nested = [entry for key, entry in named.items() if key in _LIST_KEYS and isinstance(entry, list | dict)]
         if text is not None:
             style = named.get("style") or named.get("type") or ""
@@ -216,7 +221,7 @@ def _walk_values(named: dict[str, Any]) -> Iterator[ParsedQuery]:
     for key, entry in named.items():
         if isinstance(entry, str) and re.fullmatch(r"(?:query|question|q)?[ _-]?\d+", key):
             yield ParsedQuery(entry)
-        elif isinstance(entry, str | list) and key in ("question", "keywords", "problem", "claim"):
+        elif isinstance(entry, str | list) and key in _STYLE_KEYS:
             yield from (
                 ParsedQuery(text, key)
                 for text in ([entry] if isinstance(entry, str) else entry)
