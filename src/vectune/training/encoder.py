@@ -3,6 +3,7 @@
 A batch's texts are sorted by length and go through the model in pieces of about equal token counts: little padding,
 and pieces that stay in a processor's cache. Any module stack of sentence-transformers works, since the pieces are
 given to the stack itself; what a text is turned into (prompt, truncation, special tokens) is its own preprocessing.
+On CPUs the transformer of BERT's kin is replaced by ``packed.PackedBert``, which computes the same without padding.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+
+from vectune.training.packed import PackedBert, can_pack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,13 +62,16 @@ class Encoder:
     """
 
     def __init__(
-        self, model: SentenceTransformer, dtype: torch.dtype = torch.float32, piece_tokens: int = 4096
+        self, model: SentenceTransformer, dtype: torch.dtype = torch.float32, piece_tokens: int = 2048
     ) -> None:
         self.model, self.dtype, self.piece_tokens = model, dtype, piece_tokens
         self.device = model.device
         self.static = not hasattr(model[0], "auto_model")
-        self.token_bytes = _token_bytes(model, dtype)
         self.padding = _padding(model)
+        transformer = getattr(model[0], "auto_model", None)
+        packs = self.device.type == "cpu" and not any(_dropouts(model)) and can_pack(transformer)
+        self.packed = PackedBert(transformer, dtype) if packs and transformer is not None else None
+        self.token_bytes = _token_bytes(model, dtype, numbers=11 if packs else 23)
 
     # Texts → tokens
 
@@ -96,6 +102,15 @@ class Encoder:
             texts = [prompt + text for text in texts]
         return dict(self.model.tokenize(texts))
 
+    def full_lengths(self, texts: Sequence[str]) -> Ints:
+        """Tokens of each text as a document, special tokens included, without truncation; shape (n,)."""
+        prompt = _prompt(self.model, "document") or ""
+        tokenizer = self.model.tokenizer
+        if not callable(tokenizer):  # StaticEmbedding has a bare tokenizer and no limit
+            return np.array([len(tokenizer.encode(prompt + text).ids) for text in texts], dtype=np.int64)
+        found = tokenizer([prompt + text for text in texts], truncation=False, padding=False, verbose=False)
+        return np.array([len(ids) for ids in found["input_ids"]], dtype=np.int64)
+
     # Tokens → vectors
 
     def vectors(self, texts: Texts, rows: Ints) -> Tensor:
@@ -112,16 +127,40 @@ class Encoder:
         order = np.argsort(-lengths, kind="stable")
         start = 0
         while start < len(order):
-            count = max(1, self.piece_tokens // max(int(lengths[order[start]]), 1))
+            rest = lengths[order[start:]]
+            full = np.cumsum(rest) if self.packed else rest[0] * np.arange(1, len(rest) + 1)
+            count = max(1, int(np.searchsorted(full, self.piece_tokens, side="right")))
             yield order[start : start + count]
             start += count
 
     def piece(self, texts: Texts, rows: Ints) -> Tensor:
-        """One pass through the model; unit vectors, float32 of shape (len(rows), dim)."""
+        """One pass through the model, longest text first; unit vectors, float32 of shape (len(rows), dim)."""
+        if self.packed is not None:
+            return self._packed_piece(self.packed, texts, rows)
         features = {key: _moved(value, self.device) for key, value in self._collate(texts, rows).items()}
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             vectors: Tensor = self.model(features)["sentence_embedding"]
         return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+    def _packed_piece(self, packed: PackedBert, texts: Texts, rows: Ints) -> Tensor:
+        """The transformer without padding; the modules behind it (pooling, dense layers) get its padded output."""
+        lengths = texts.lengths[rows]
+        where = np.concatenate([np.arange(texts.starts[row], texts.starts[row + 1]) for row in rows])
+        ids = torch.from_numpy(texts.ids[where].astype(np.int64))
+        types = None if texts.types is None else torch.from_numpy(texts.types[where].astype(np.int64))
+        states = packed(ids, types, lengths).float()
+        width = int(lengths[0])
+        mask = np.arange(width) < lengths[:, None]
+        table = states.new_zeros(mask.size, states.shape[1])
+        table = table.index_copy(0, torch.from_numpy(np.flatnonzero(mask)), states)
+        features: dict[str, Any] = {
+            **texts.extras,
+            "token_embeddings": table.view(*mask.shape, -1),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        }
+        for module in list(self.model)[1:]:
+            features = module(features)
+        return torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=-1)
 
     def embed(self, texts: Texts, rows: Ints | None = None) -> NDArray[np.float32]:
         """Unit vectors without gradients; float32 of shape (rows, dim)."""
@@ -145,19 +184,23 @@ class Encoder:
         mask = columns >= width - lengths[:, None] if left else columns < lengths[:, None]
         features: dict[str, Any] = {**texts.extras, "attention_mask": torch.from_numpy(mask.astype(np.int64))}
         where = np.concatenate([np.arange(texts.starts[row], texts.starts[row + 1]) for row in rows])
-        for key, flat, fill in (("input_ids", texts.ids, pad), ("token_type_ids", texts.types, 0)):
-            if flat is not None:
+        for key, values, fill in (("input_ids", texts.ids, pad), ("token_type_ids", texts.types, 0)):
+            if values is not None:
                 table = np.full((len(rows), width), fill, dtype=np.int64)
-                table[mask] = flat[where]
+                table[mask] = values[where]
                 features[key] = torch.from_numpy(table)
         return features
 
 
-def _token_bytes(model: SentenceTransformer, dtype: torch.dtype) -> int:
-    """About what one token's activations take until the backward pass: some 70 numbers for each hidden unit a layer."""
+def _token_bytes(model: SentenceTransformer, dtype: torch.dtype, numbers: int) -> int:
+    """About what one token's activations take until the backward pass, at so many numbers a hidden unit and layer."""
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
     hidden, layers = getattr(config, "hidden_size", 64), getattr(config, "num_hidden_layers", 0)
-    return int(hidden * layers * 23 * (4 if dtype == torch.float32 else 3)) + 64
+    return int(hidden * layers * numbers * (4 if dtype == torch.float32 else 2)) + 64
+
+
+def _dropouts(model: SentenceTransformer) -> Iterator[float]:
+    return (module.p for module in model.modules() if isinstance(module, torch.nn.Dropout))
 
 
 def _moved(value: Any, device: torch.device) -> Any:

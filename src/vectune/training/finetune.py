@@ -14,7 +14,7 @@ import torch
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.fingerprint import model_fingerprint
 from vectune.embedders.loading import load_model
-from vectune.embedders.local import LocalEmbedder
+from vectune.embedders.local import LocalEmbedder, longest_input
 from vectune.embedders.machine import fast_bf16
 from vectune.embedders.options import EmbedOptions
 from vectune.lexical import BM25
@@ -27,7 +27,7 @@ from vectune.training.data import TrainingData
 from vectune.training.defaults import Settings, settle
 from vectune.training.dev import DevSample, dev_sample
 from vectune.training.encoder import Encoder, Texts
-from vectune.training.loop import Loop, Weights
+from vectune.training.loop import Loop, Loss, Weights
 from vectune.training.objectives import info_nce, matryoshka
 from vectune.training.options import TuneOptions
 from vectune.training.result import TuneResult
@@ -95,10 +95,12 @@ def finetune(
     settings = settle(options, len(data.queries), pairs, int(data.pool.sum()))
     ground = prepare(data, encoder, options, settings, progress)
     notes = truncation_notes(encoder, data, ground.chunks)
+    for note in notes:
+        progress.warn(note)
 
     batches = Batches(data, settings.batch, ground.negatives, settings.negatives, options.seed)
     steps = max(1, round(settings.epochs * len(batches)))
-    schedule = Schedule(steps, settings.rate, options.warmup, options.checks or _checks(ground, steps, settings))
+    schedule = Schedule(steps, steps, settings.rate, options.warmup, options.checks or _checks(ground, steps, settings))
     key = hash_of([dataclasses.asdict(options), fingerprint, data.queries, data.positives, data.dev_queries])
     loop = Loop(
         encoder, make_loss(options), batches, (ground.queries, ground.chunks, ground.dev_queries), ground.dev,
@@ -217,7 +219,7 @@ def _mine(
     return mined
 
 
-def make_loss(options: TuneOptions) -> object:
+def make_loss(options: TuneOptions) -> Loss:
     """The loss of a batch as the options ask for it."""
 
     def loss(queries: Tensor, chunks: Tensor, batch: Batch) -> Tensor:
@@ -268,4 +270,20 @@ def _score(loop: Loop, weights: Weights) -> float:
 
 def truncation_notes(encoder: Encoder, data: TrainingData, chunks: Texts) -> list[str]:
     """What is lost because the model reads only so many tokens, and what helps."""
-    return []
+    limit = encoder.model.max_seq_length
+    full = np.flatnonzero(chunks.lengths == limit) if limit else []
+    if not len(full):
+        return []
+    lengths = encoder.full_lengths([data.chunks[chunk] for chunk in full])
+    cut = lengths[lengths > limit]
+    if not len(cut):
+        return []
+    lost = float((cut - limit).sum() / (chunks.lengths.sum() + (cut - limit).sum()))
+    longest = longest_input(encoder.model)
+    more = (
+        f" The model can read {longest}: set max_length, at more time for each chunk." if (longest or 0) > limit else ""
+    )
+    return [
+        f"{len(cut)} of {len(chunks)} chunks are longer than the {limit} tokens the model reads; {lost:.0%} of the text "
+        f"is not seen.{more} Smaller chunks lose nothing."
+    ]

@@ -79,6 +79,7 @@ class Loop:
         self.queries, self.chunks, self.dev_queries = texts
         self.schedule, self.folder, self.key, self.options, self.progress = schedule, folder, key, options, progress
         self.state = State()
+        self._clock, self._times = (0.0, 0.0, 0.0), [0.0]
         self.best: Weights = {}
         self.average: Weights = {}
         self.step_tokens = 0
@@ -102,7 +103,7 @@ class Loop:
         self.encoder.model.train()
         started = saved = time.perf_counter()
         before = self.state.seconds
-        probes: list[float] = []
+        self._clock, self._times = (started, spent, check_seconds), []
         with self.progress.task("train", total=self.schedule.steps, unit="steps") as task:
             task.advance(self.state.step)
             walk = self.batches.walk(self.state.epoch, self.state.position)
@@ -110,12 +111,12 @@ class Loop:
                 at = time.perf_counter()
                 self.state.epoch, self.state.position, batch = next(walk)
                 self._step(batch, task, at)
-                probes.append(time.perf_counter() - at)
-                if self.options.max_minutes and not self.schedule.timed and self.state.step == PROBE:
-                    left = 60 * self.options.max_minutes - spent - (time.perf_counter() - started)
-                    self._fit(float(np.median(probes[1:] or probes)), check_seconds, left)
-                if self.schedule.checks_after(self.state.step):
+                self._times.append(time.perf_counter() - at)
+                due = self.schedule.checks_after(self.state.step)
+                if due:
                     self._check(task)
+                if self.options.max_minutes and (due or self.state.step == PROBE):
+                    self._fit()
                 self.state.seconds = before + time.perf_counter() - started
                 if time.perf_counter() - saved >= self.options.checkpoint_seconds:
                     self._save()
@@ -123,10 +124,15 @@ class Loop:
         self._save()
         return self.state
 
-    def _fit(self, step_seconds: float, check_seconds: float, left: float) -> None:
-        self.schedule = self.schedule.fitted(step_seconds, check_seconds, left)
-        self._save()  # the plan came from a clock: a second start must not make another one
-        self.progress.event("plan", steps=self.schedule.steps, checks=self.schedule.checks)
+    def _fit(self) -> None:
+        """Plan what is left of a time limit by what steps have taken here."""
+        started, spent, check_seconds = self._clock
+        left = 60 * self.options.max_minutes - spent - (time.perf_counter() - started)
+        plan = self.schedule.fitted(self.state.step, float(np.median(self._times[-8:])), check_seconds, left)
+        if plan != self.schedule and self.state.step < self.schedule.steps:
+            self.schedule = plan
+            self._save()  # the plan came from a clock: a second start must not make another one
+            self.progress.event("plan", step=self.state.step, steps=plan.steps, checks=plan.checks)
 
     def _step(self, batch: Batch, task: Task, started: float) -> None:
         rate = self.schedule.rate_at(self.state.step)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-PROBE = 4  # steps that are timed before a run with a time limit is planned; the first of them warms up
+PROBE = 2  # steps that are timed before a run with a time limit is planned; the first of them warms up
+CLOSING = 4  # looks at dev that the end takes: the mean of the states and mixtures with the base
 
 
 @dataclass(frozen=True)
@@ -12,18 +13,18 @@ class Schedule:
     """The plan of a run.
 
     Attributes:
-        steps: in all.
+        wanted: steps that the data ask for.
+        steps: steps that will be done: fewer where time is limited.
         rate: the highest learning rate.
         warmup: share of the steps over which it rises.
         checks: looks at dev, evenly spread; the last is at the end.
-        timed: whether ``steps`` has been fitted to a time limit already.
     """
 
+    wanted: int
     steps: int
     rate: float
     warmup: float
     checks: int
-    timed: bool = False
 
     def rate_at(self, step: int) -> float:
         """The rate of step ``step`` (from 0): a linear rise, then a linear fall to a hundredth."""
@@ -35,20 +36,25 @@ class Schedule:
 
     def checks_after(self, step: int) -> bool:
         """Whether dev is looked at when ``step`` steps are done."""
-        spots = {round(self.steps * (i + 1) / self.checks) for i in range(self.checks)}
-        return step in spots or step == self.steps
+        return step >= self.steps or step in {round(self.steps * (i + 1) / self.checks) for i in range(self.checks)}
 
-    def fitted(self, step_seconds: float, check_seconds: float, left: float) -> Schedule:
-        """The plan for ``left`` further seconds, ``PROBE`` steps being done: fewer steps, and fewer looks at dev.
+    def fitted(self, done: int, step_seconds: float, check_seconds: float, left: float) -> Schedule:
+        """The plan for ``left`` further seconds: fewer steps and looks at dev, never more than ``wanted``.
+
+        Looks at dev get at most a third of the time that is left. A plan that differs little is not changed.
 
         Args:
+            done: steps behind us.
             step_seconds: what a step takes.
-            check_seconds: what a look at dev takes; the end takes about four more.
+            check_seconds: what a look at dev takes.
             left: seconds that are left.
         """
         checks = self.checks
-        while checks > 2 and (checks + 4) * check_seconds > left / 3:
+        while checks > 2 and (checks * (self.steps - done) / self.steps + CLOSING) * check_seconds > left / 3:
             checks -= 1
-        possible = PROBE + int(max(0.0, left - (checks + 4) * check_seconds) / max(step_seconds, 1e-9))
-        steps = max(PROBE + 1, min(self.steps, possible))
-        return replace(self, steps=steps, checks=min(checks, steps), timed=True)
+        looks = checks * (self.steps - done) / self.steps + CLOSING
+        possible = done + int(max(0.0, left - looks * check_seconds) / max(step_seconds, 1e-9))
+        steps = max(done + 1, min(self.wanted, possible))
+        if abs(steps - self.steps) <= 0.1 * self.steps and steps < self.wanted:
+            return self
+        return replace(self, steps=steps, checks=max(1, min(checks, steps)))
