@@ -40,7 +40,7 @@ def documents(tmp_path: Path) -> Path:
     for number, topic in enumerate(TOPICS):
         sections = [
             f"## Care of the {topic} {part}\n\nThe {part} of every {topic} needs attention in month {number + index}. "
-            f"Workers inspect the {part} with a {topic} gauge, and they write the {topic} figures into ledger {index}{number}. "
+            f"Workers inspect the {part} with a {topic} gauge; the {topic} figures go into ledger {index}{number}. "
             f"A broken {part} stops the {topic} for {index + 2} days, because spare parts for the {topic} come by ship."
             for index, part in enumerate(("frame", "surface", "engine", "entrance"))
         ]
@@ -50,7 +50,7 @@ def documents(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(tiny_bert: Path) -> Config:
-    return override(Config(model=str(tiny_bert)), epochs=1, batch=8)
+    return override(Config(model=str(tiny_bert)), {"tune.epochs": 1, "tune.batch": 8})
 
 
 def events(run_folder: Path) -> list[dict[str, object]]:
@@ -87,7 +87,12 @@ def test_run_goes_from_documents_to_a_report_and_then_does_nothing(
 
 def test_a_changed_option_repeats_only_what_depends_on_it(documents: Path, config: Config, tmp_path: Path) -> None:
     run([documents], tmp_path / "run", config)
-    assert run([documents], tmp_path / "run", override(config, epochs=2)).ran == ("tune", "evaluate", "retriever", "report")
+    assert run([documents], tmp_path / "run", override(config, {"tune.epochs": 2})).ran == (
+        "tune",
+        "evaluate",
+        "retriever",
+        "report",
+    )
 
 
 def test_a_changed_document_repeats_everything(documents: Path, config: Config, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from vectune.embedders.models import DEFAULT_MODEL
 from vectune.errors import InputError, UsageError
 from vectune.evaluation import EvaluateOptions
 from vectune.queries.extractive import ExtractiveOptions
-from vectune.queries.llm import LLMOptions
+from vectune.queries.filters import FilterOptions
+from vectune.queries.planning import LLMOptions
 from vectune.runs import Json
 from vectune.splits import SplitOptions
 from vectune.training.options import TuneOptions
@@ -45,15 +47,20 @@ class Config:
         model: the model to tune; see DESIGN's grammar of names.
         llm: the LLM that writes queries through an OpenAI-compatible address; None writes them without any model.
         seed: seeds everything that draws random numbers.
+        ignore_labels: take a dataset folder's chunks as they are, and forget its queries and judgments.
+        allow_contamination: splits that share documents, near-duplicates or queries give a warning, not an error.
     """
 
     model: str = DEFAULT_MODEL
     llm: str | None = None
     seed: int = 0
+    ignore_labels: bool = False
+    allow_contamination: bool = False
     documents: DocumentOptions = field(default_factory=DocumentOptions)
     chunks: ChunkOptions = field(default_factory=ChunkOptions)
     queries: ExtractiveOptions = field(default_factory=ExtractiveOptions)
     llm_queries: LLMOptions = field(default_factory=LLMOptions)
+    filters: FilterOptions = field(default_factory=FilterOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
     tune: TuneOptions = field(default_factory=TuneOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
@@ -118,14 +125,20 @@ def read_config(path: Path | None) -> Config:
     return config_from(values, str(path))
 
 
-def override(config: Config, **named: Any) -> Config:
-    """The configuration with those values replaced that are not None: at the top level, or else in ``tune``.
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with values replaced; those that are None or False are left as they were.
+
+    Args:
+        config: what to start from.
+        values: by name, as in the file: ``seed``, ``tune.method``, ``llm_queries.budget``.
 
     Raises:
         UsageError: a value of the wrong type, or not among those allowed.
     """
-    values = config.to_json()
-    for name, value in named.items():
-        if value is not None:
-            (values if name in values else values["tune"])[name] = value
-    return config_from(values, "command line")
+    tree = config.to_json()
+    for name, value in values.items():
+        if value is None or value is False:
+            continue
+        table, _, key = name.rpartition(".")
+        (tree[table] if table else tree)[key] = value
+    return config_from(tree, "command line")

@@ -22,7 +22,7 @@ from vectune.config import Config
 from vectune.dataset import RetrievalDataset
 from vectune.documents import find_files
 from vectune.embedders.models import ARTIFACT_FILE
-from vectune.errors import DocumentError
+from vectune.errors import DocumentError, UsageError
 from vectune.formats import open_dataset
 from vectune.progress import SILENT, Progress
 from vectune.runs import (
@@ -41,6 +41,7 @@ from vectune.runs import (
 if TYPE_CHECKING:
     from vectune.evaluation import Board
     from vectune.protocols import Embedder
+    from vectune.queries.pricing import CostEstimate
     from vectune.training.result import TuneResult
 
 Paths = Sequence[str | Path]
@@ -85,6 +86,31 @@ def prepare(
         folder = RunFolder(work)
         go(folder, preparing(folder, paths, target, config.seeded(), progress), progress)
     return RetrievalDataset.read(target)
+
+
+def estimate(paths: Paths, config: Config, *, progress: Progress = SILENT) -> CostEstimate:
+    """What the LLM would be asked and what it would cost, before anything is sent.
+
+    Args:
+        paths: files and folders.
+        config: names the LLM; the parts documents, chunks and llm_queries count here.
+        progress: where to report.
+
+    Raises:
+        UsageError: the configuration names no LLM.
+    """
+    from tempfile import TemporaryDirectory
+
+    from vectune import preparation as stages
+    from vectune.dataset import read_corpus
+    from vectune.queries.llm import LLMWriter
+
+    if config.llm is None:
+        raise UsageError("queries are written without an LLM: there is nothing to pay.", "Name one with --llm.")
+    check_inputs(paths)
+    with TemporaryDirectory() as folder:
+        stages.write_chunks(paths, Path(folder) / "chunks", config, progress)
+        return LLMWriter(config.llm, config.llm_queries).estimate(list(read_corpus(Path(folder) / "chunks").values()))
 
 
 def tune(
@@ -197,16 +223,28 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
 
     chunks, queries = folder.path / "work" / "chunks", folder.path / "work" / "queries.jsonl"
 
+    def write_chunks() -> Json:
+        if config.ignore_labels:
+            return stages.copy_chunks(Path(paths[0]), chunks)
+        return stages.write_chunks(paths, chunks, config, progress)
+
     def write_dataset() -> Json:
         facts = {**folder.summary("chunks"), **folder.summary("queries")}
         return stages.write_dataset(chunks, queries, target, config, facts)
 
-    reading = (__version__, input_files(paths, config), config.model, config.documents, config.chunks)
-    writing = (config.llm, config.queries, config.llm_queries)
+    reading = (
+        __version__,
+        input_files(paths, config),
+        config.model,
+        config.documents,
+        config.chunks,
+        config.ignore_labels,
+    )
+    writing = (config.llm, config.queries, config.llm_queries, config.filters)
     return [
-        Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress)),
+        Step("chunks", chunks, reading, write_chunks),
         Step("queries", queries, writing, lambda: stages.write_queries(chunks, queries, config, progress)),
-        Step("dataset", target, (config.split,), write_dataset),
+        Step("dataset", target, (config.split, config.allow_contamination), write_dataset),
     ]
 
 

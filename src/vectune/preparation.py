@@ -17,16 +17,27 @@ from vectune.config import Config
 from vectune.dataset import RetrievalDataset, read_corpus, write_corpus
 from vectune.documents import Skipped, read_documents
 from vectune.duplicates import Duplicate, drop_duplicate_chunks, drop_duplicates
+from vectune.embedders.factory import open_embedder
 from vectune.errors import DatasetError
 from vectune.progress import Progress
 from vectune.protocols import QueryWriter
 from vectune.queries.extractive import ExtractiveWriter
+from vectune.queries.filters import filter_queries
 from vectune.queries.llm import LLMWriter
 from vectune.records import Document, Query, WrittenQuery
 from vectune.runs import Json, writing
 from vectune.splits import check_contamination, split_by_document
 
 LISTED = 1000  # duplicates listed by name; all are counted
+
+
+def copy_chunks(dataset: Path, folder: Path) -> Json:
+    """A dataset's chunks as they are, without its queries and judgments."""
+    corpus = read_corpus(dataset)
+    with writing(folder) as beside:
+        beside.mkdir()
+        count = write_corpus(beside, corpus.values())
+    return {"documents": len({chunk.document_id for chunk in corpus.values()}), "chunks": count}
 
 
 def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, progress: Progress) -> Json:
@@ -62,24 +73,29 @@ def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, prog
 
 
 def write_queries(chunks: Path, target: Path, config: Config, progress: Progress) -> Json:
-    """Write queries for the chunks in the folder ``chunks``, one JSON object a line, into the file ``target``."""
+    """Write queries for the chunks in the folder ``chunks``, filter them, and put one a line into ``target``."""
     corpus = read_corpus(chunks)
-    writer: QueryWriter = (
-        ExtractiveWriter(config.queries)
-        if config.llm is None
-        else LLMWriter(config.llm, config.llm_queries, progress=progress)
-    )
+    writer = query_writer(config, progress)
     written = []
     with progress.task("write queries", total=len(corpus), unit="chunks") as task:
-        seen: set[str] = set()
-        for query in writer.write(list(corpus.values())):
-            written.append(query)
-            fresh = set(query.chunk_ids) - seen
-            seen |= fresh
+        asked: set[str] = set()
+        for one in writer.write(list(corpus.values())):
+            written.append(one)
+            fresh = set(one.chunk_ids) - asked
+            asked |= fresh
             task.advance(len(fresh))
+    base = open_embedder(config.model, progress=progress) if config.filters.consistency else None
+    kept, filters = filter_queries(written, corpus, config.filters, base, progress)
     with writing(target) as beside:
-        beside.write_text("".join(_query_line(one) for one in written), encoding="utf-8")
-    return {"writer": writer.name, "queries": len(written)}
+        beside.write_text("".join(map(_query_line, kept)), encoding="utf-8")
+    return {"writer": writer.name, "filters": filters.to_json()}
+
+
+def query_writer(config: Config, progress: Progress) -> QueryWriter:
+    """The LLM where one is named; else the writer that needs no model."""
+    if config.llm is None:
+        return ExtractiveWriter(config.queries)
+    return LLMWriter(config.llm, config.llm_queries, progress=progress)
 
 
 def write_dataset(chunks: Path, queries: Path, target: Path, config: Config, facts: Json) -> Json:
@@ -102,7 +118,8 @@ def write_dataset(chunks: Path, queries: Path, target: Path, config: Config, fac
         **facts,
     }
     dataset = RetrievalDataset(corpus, {one.query.id: one.query for one in written}, splits, info)
-    check_contamination(dataset, options=config.split)
+    findings = check_contamination(dataset, allow=config.allow_contamination, options=config.split)
+    dataset.info["warnings"] = [str(finding) for finding in findings]
     dataset.write(target)
     return dataset.counts()
 

@@ -18,19 +18,45 @@ def prepare(
     llm: Annotated[
         str | None, typer.Option(help="An LLM that writes the queries (OPENAI_BASE_URL, OPENAI_API_KEY).")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --llm: show chunks, tokens, requests and money, and send nothing.")
+    ] = False,
+    budget: Annotated[float | None, typer.Option(help="US dollars that the LLM may cost.", min=0)] = None,
+    prices: Annotated[Path | None, typer.Option(help="A TOML file with prices of LLMs over the shipped ones.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Your users' queries, one a line: the LLM writes in their manner.")
+    ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the Batch API: half the price, slower.")] = False,
+    ignore_labels: Annotated[
+        bool, typer.Option("--ignore-labels", help="PATH is a dataset folder: keep its chunks, forget its queries.")
+    ] = False,
+    allow_contamination: Annotated[
+        bool, typer.Option("--allow-contamination", help="Splits that overlap give a warning, not an error.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="One unreadable file ends the work.")] = False,
 ) -> None:
     """Documents → chunks → queries → a dataset folder, split by document."""
-    from dataclasses import replace
-
     from vectune.config import override, read_config
+    from vectune.pipeline import estimate
     from vectune.pipeline import prepare as prepare_dataset
     from vectune.progress import Progress
 
-    options = override(read_config(config), model=model, llm=llm, seed=seed)
-    if strict:
-        options = replace(options, documents=replace(options.documents, strict=True))
+    given = {
+        "model": model,
+        "llm": llm,
+        "seed": seed,
+        "documents.strict": strict,
+        "ignore_labels": ignore_labels,
+        "allow_contamination": allow_contamination,
+        "llm_queries.budget": budget,
+        "llm_queries.prices": prices and str(prices),
+        "llm_queries.examples": examples and str(examples),
+        "llm_queries.batch": batch,
+    }
+    options = override(read_config(config), given)
+    if dry_run:
+        print(estimate(paths, options, progress=Progress()).describe())
+        return
     dataset = prepare_dataset(paths, out, options, progress=Progress())
-    counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
-    print(f"{out}: {counts}")
+    print(f"{out}: " + ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items()))

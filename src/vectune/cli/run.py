@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +31,10 @@ def run(
     from vectune.progress import Progress
     from vectune.runs import RunFolder
 
-    options = override(read_config(config), model=model, llm=llm, seed=seed, method=method)
-    if strict:
-        options = replace(options, documents=replace(options.documents, strict=True))
+    options = override(
+        read_config(config),
+        {"model": model, "llm": llm, "seed": seed, "tune.method": method, "documents.strict": strict},
+    )
     result = run_all(paths, out, options, progress=Progress(out / "events.jsonl"))
     if not result.ran:
         print(f"{out} is finished and nothing has changed.")

@@ -24,7 +24,10 @@ def tune(
     from vectune.pipeline import tune as tune_model
     from vectune.progress import Progress
 
-    options = override(read_config(config), model=model, seed=seed, method=method, max_minutes=max_minutes)
+    options = override(
+        read_config(config),
+        {"model": model, "seed": seed, "tune.method": method, "tune.max_minutes": max_minutes},
+    )
     if explain:
         for what, value, why in explain_tuning(dataset, options):
             print(f"{what:<16} {value:<16} {why}")
