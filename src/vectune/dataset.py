@@ -221,45 +221,60 @@ def _records(path: Path) -> Iterator[Json]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Json]]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"is not valid JSON ({error}).", path=path, line=number) from None
+        if not isinstance(record, dict):
+            raise DatasetError("is not a JSON object.", path=path, line=number)
+        yield number, record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a file of ours; whatever keeps it from being read is a DatasetError."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise DatasetError(f"is not valid JSON ({error}).", path=path, line=number) from None
-                if not isinstance(record, dict):
-                    raise DatasetError("is not a JSON object.", path=path, line=number)
-                yield number, record
+        with path.open(encoding="utf-8-sig") as file:
+            yield from enumerate(file, start=1)
     except FileNotFoundError:
         raise DatasetError(
             f"{path}: the file is missing.", "A dataset folder holds corpus.jsonl, queries.jsonl and qrels/."
         ) from None
     except UnicodeDecodeError as error:
         raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=path) from None
+    except OSError as error:
+        raise DatasetError(f"cannot be read ({error.strerror}).", path=path) from None
 
 
 def _read_places(path: Path) -> dict[str, dict[str, Any]]:
     """Chunk id → its document and place, from documents.jsonl or a docs.tsv; empty where there is neither."""
     if (path / "documents.jsonl").exists():
-        return {str(record.get("_id")): record for _, record in _json_lines(path / "documents.jsonl")}
+        return {str(record.get("_id")): record for record in _checked_places(path / "documents.jsonl")}
     if (path / "docs.tsv").exists():
-        return {row[0]: {"document": row[1]} for _, row in _tsv_rows(path / "docs.tsv", columns=2)}
+        return {row[0]: {"document": row[1]} for number, row in _tsv_rows(path / "docs.tsv", 2) if number > 1}
     return {}
 
 
+def _checked_places(path: Path) -> Iterator[Json]:
+    kinds: dict[str, type] = {"document": str, "source": str, "start": int, "end": int, "page": int, "headings": list}
+    for number, record in _json_lines(path):
+        for key, kind in kinds.items():
+            if key in record and not isinstance(record[key], kind):
+                raise DatasetError(f"'{key}' is not of the type {kind.__name__}.", path=path, line=number)
+        yield record
+
+
 def _tsv_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Rows after the header with at least this many columns."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            row = line.rstrip("\r\n").split("\t")
-            if number == 1 or row == [""]:
-                continue
-            if len(row) < columns:
-                raise DatasetError(f"has {len(row)} columns, expected {columns}.", path=path, line=number)
-            yield number, row
+    """Rows with at least this many columns, the header among them."""
+    for number, line in _lines(path):
+        row = line.rstrip("\r\n").split("\t")
+        if row == [""]:
+            continue
+        if len(row) < columns:
+            raise DatasetError(f"has {len(row)} columns, expected {columns}.", path=path, line=number)
+        yield number, row
 
 
 def _read_all_qrels(path: Path, corpus: dict[str, Chunk], queries: dict[str, Query]) -> dict[str, Qrels]:
@@ -277,16 +292,24 @@ def _read_qrels(path: Path, corpus: dict[str, Chunk], queries: dict[str, Query])
     qrels: Qrels = {}
     for number, row in _tsv_rows(path, columns=3):
         query, chunk, score = row[:3]
+        grade = _grade(score)
+        if grade is None and number == 1:  # the header; files without one are read as well
+            continue
         for kind, key, known in (("query", query, queries), ("chunk", chunk, corpus)):
             if key not in known:
                 raise DatasetError(f"names the unknown {kind} id '{key}'.", path=path, line=number)
-        try:
-            grade = int(float(score))
-        except ValueError:
-            raise DatasetError(f"the score '{score}' is not a number.", path=path, line=number) from None
+        if grade is None:
+            raise DatasetError(f"the score '{score}' is not a number.", path=path, line=number)
         if grade >= 1:
             qrels.setdefault(query, {})[chunk] = grade
     return qrels
+
+
+def _grade(score: str) -> int | None:
+    try:
+        return int(float(score))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _read_info(path: Path) -> Json:

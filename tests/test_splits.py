@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets_made import make_dataset, random_text
+from vectune.dataset import Qrels, RetrievalDataset
+from vectune.errors import ContaminationError, DatasetError
+from vectune.records import Chunk, Query
+from vectune.splits import SplitOptions, check_contamination, split_by_document, train_pool, with_dev
+
+
+def documents(dataset: RetrievalDataset, qrels: Qrels) -> set[str]:
+    return {dataset.corpus[chunk].document_id for judged in qrels.values() for chunk in judged}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(8, 40), st.integers(1, 6), st.integers(0, 1000))
+def test_splits_share_no_document_and_have_about_the_size_asked_for(count: int, chunks: int, seed: int) -> None:
+    dataset = make_dataset(count, chunks, seed)
+    found = split_by_document(dataset.corpus, dataset.qrels["train"], SplitOptions(seed=seed, near_duplicate=1))
+    sides = [documents(dataset, qrels) for qrels in found.values()]
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+    assert sum(map(len, found.values())) == count * chunks
+    assert abs(len(found["test"]) - 0.2 * count * chunks) <= chunks
+    assert not check_contamination(replace(dataset, qrels=found), options=SplitOptions(near_duplicate=1))
+
+
+def test_the_division_depends_on_the_seed_and_not_on_the_order() -> None:
+    dataset = make_dataset(30)
+    qrels = dataset.qrels["train"]
+    shuffled = dict(random.Random(1).sample(list(qrels.items()), len(qrels)))
+    assert split_by_document(dataset.corpus, qrels) == split_by_document(dataset.corpus, shuffled)
+    assert split_by_document(dataset.corpus, qrels) != split_by_document(dataset.corpus, qrels, SplitOptions(seed=1))
+
+
+def test_documents_with_near_duplicates_stay_together() -> None:
+    dataset = make_dataset(20, 2)
+    text = random_text(random.Random(7), 60)
+    for place in range(0, 20, 4):  # five documents share a chunk
+        key = f"d{place}-c0"
+        dataset.corpus[key] = replace(dataset.corpus[key], text=text)
+    for seed in range(5):
+        found = split_by_document(dataset.corpus, dataset.qrels["train"], SplitOptions(seed=seed))
+        sides = [split for split, qrels in found.items() if documents(dataset, qrels) & {"d0", "d4", "d8", "d12"}]
+        assert len(sides) == 1
+
+
+def test_boilerplate_in_every_document_costs_queries_not_the_split() -> None:
+    dataset = make_dataset(20, 4)
+    text = random_text(random.Random(7), 60)
+    for place in range(20):
+        dataset.corpus[f"d{place}-c0"] = replace(dataset.corpus[f"d{place}-c0"], text=text)
+    found = split_by_document(dataset.corpus, dataset.qrels["train"])
+    assert check_contamination(replace(dataset, qrels=found)) == []
+    assert len(found["train"]) >= 0.4 * 80
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_few_documents_are_cut_into_sections_with_a_gap(count: int, seed: int) -> None:
+    dataset = make_dataset(count, 120 // count, seed)
+    found = split_by_document(dataset.corpus, dataset.qrels["train"], SplitOptions(seed=seed, gap=3))
+    assert all(len(qrels) >= 8 for qrels in found.values())
+    assert check_contamination(replace(dataset, qrels=found)) == []
+    order = list(dataset.corpus)
+    place = {key: position for position, key in enumerate(order)}
+    for first in ("train", "dev"):
+        for second in ("test",):
+            for a in (next(iter(judged)) for judged in found[first].values()):
+                for b in (next(iter(judged)) for judged in found[second].values()):
+                    if dataset.corpus[a].document_id == dataset.corpus[b].document_id:
+                        assert abs(place[a] - place[b]) > 3
+
+
+def test_queries_with_positives_on_both_sides_of_a_section_are_dropped() -> None:
+    dataset = make_dataset(1, 60)
+    qrels = dict(dataset.qrels["train"])
+    qrels["q-wide"] = {"d0-c0": 1, "d0-c59": 1}
+    dataset.queries["q-wide"] = Query("wide", id="q-wide")
+    found = split_by_document(dataset.corpus, qrels)
+    assert not any("q-wide" in side for name, side in found.items() if name != "train")
+    assert check_contamination(replace(dataset, qrels=found)) == []
+
+
+def test_too_few_queries_are_a_clear_error() -> None:
+    dataset = make_dataset(1, 1)
+    with pytest.raises(DatasetError, match="too few"):
+        split_by_document(dataset.corpus, dataset.qrels["train"])
+    with pytest.raises(DatasetError, match="too small"):
+        with_dev(dataset)
+    with pytest.raises(DatasetError, match="nothing to train on"):
+        split_by_document(dataset.corpus, dataset.qrels["train"], SplitOptions(dev=0.5, test=0.5))
+
+
+def test_with_dev_cuts_by_document_and_keeps_a_dev_that_is_there() -> None:
+    dataset = make_dataset(30)
+    cut = with_dev(dataset)
+    assert not documents(cut, cut.qrels["train"]) & documents(cut, cut.qrels["dev"])
+    assert 15 <= len(cut.qrels["dev"]) <= 45
+    assert with_dev(cut) is cut
+    assert dataset.qrels.keys() == {"train"}
+    assert len(with_dev(dataset, most=10).qrels["dev"]) == 10
+
+
+def test_train_pool_leaves_out_held_documents_and_their_near_duplicates() -> None:
+    dataset = make_dataset(12)
+    qrels = dataset.qrels["train"]
+    test = {"q-d0-c1": qrels.pop("q-d0-c1")}
+    for place in range(5):
+        qrels.pop(f"q-d0-c{place}", None)
+        qrels.pop(f"q-d11-c{place}", None)  # d11 is without judgments
+    dataset.corpus["d11-c2"] = replace(dataset.corpus["d11-c2"], text=dataset.corpus["d0-c3"].text)
+    dataset.qrels["test"] = test
+    pool = train_pool(dataset)
+    assert not any(chunk.startswith("d0-") for chunk in pool)
+    assert "d11-c2" not in pool
+    assert {"d11-c0", "d11-c1", "d5-c0"} <= pool
+    assert {chunk for judged in qrels.values() for chunk in judged} <= pool
+
+
+def test_train_pool_of_one_document_leaves_out_section_and_gap() -> None:
+    dataset = make_dataset(1, 60)
+    qrels = {key: judged for key, judged in dataset.qrels["train"].items() if int(key.rsplit("c", 1)[1]) < 30}
+    test = {"q-d0-c40": {"d0-c40": 1}, "q-d0-c50": {"d0-c50": 1}}
+    pool = train_pool(replace(dataset, qrels={"train": qrels, "test": test}))
+    assert not {f"d0-c{place}" for place in range(37, 54)} & pool
+    assert {"d0-c36", "d0-c54", "d0-c59", "d0-c0"} <= pool
+
+
+def contaminated(kind: str) -> RetrievalDataset:
+    dataset = make_dataset(12)
+    test = {key: dataset.qrels["train"].pop(key) for key in [f"q-d0-c{place}" for place in range(5)]}
+    dataset.qrels["test"] = test
+    if kind == "document":
+        dataset.qrels["train"]["q-d0-c4"] = test.pop("q-d0-c4")
+    elif kind == "near-duplicate":
+        dataset.corpus["d3-c1"] = replace(dataset.corpus["d3-c1"], text=dataset.corpus["d0-c2"].text)
+    elif kind == "query":
+        dataset.queries["q-d3-c1"] = Query(dataset.queries["q-d0-c2"].text.upper() + " ?", id="q-d3-c1")
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"), [("document", "'d0'"), ("near-duplicate", "'d0-c2'"), ("query", "'q-d0-c2'")]
+)
+def test_contamination_fails_with_the_list_or_is_returned(kind: str, named: str) -> None:
+    with pytest.raises(ContaminationError, match="train and test both hold") as caught:
+        check_contamination(contaminated(kind))
+    assert named in str(caught.value)
+    findings = check_contamination(contaminated(kind), allow=True)
+    assert [finding.kind for finding in findings] == [kind]
+
+
+def test_a_clean_dataset_has_no_findings() -> None:
+    assert check_contamination(contaminated("none")) == []
+
+
+def test_chunks_of_one_document_cut_at_random_are_contaminated() -> None:
+    dataset = make_dataset(1, 40)
+    qrels = dataset.qrels["train"]
+    even = {key: judged for place, (key, judged) in enumerate(qrels.items()) if place % 4 == 0}
+    odd = {key: judged for key, judged in qrels.items() if key not in even}
+    with pytest.raises(ContaminationError, match="the document 'd0'"):
+        check_contamination(replace(dataset, qrels={"train": odd, "test": even}))
+
+
+def test_chunks_without_a_known_document_are_their_own() -> None:
+    corpus = {f"c{place}": Chunk(f"text number {place} {'x' * place}", id=f"c{place}") for place in range(40)}
+    qrels: Qrels = {f"q{place}": {f"c{place}": 1} for place in range(40)}
+    found = split_by_document(corpus, qrels)
+    assert {name: len(side) for name, side in found.items()} == {"train": 28, "dev": 4, "test": 8}
