@@ -138,6 +138,13 @@ def tune(
         return tune_with(opened, target, config.seeded().tune, progress, work)
 
 
+def explain(dataset: str | Path | RetrievalDataset, config: Config = Config()) -> list[tuple[str, str, str]]:
+    """What ``tune`` would choose for this dataset: what, its value, and why. Trains nothing."""
+    from vectune.training.methods import explain as explain_tuning
+
+    return explain_tuning(opened_dataset(dataset), config.seeded().tune)
+
+
 def evaluate(
     dataset: str | Path | RetrievalDataset,
     models: Sequence[str | Embedder],

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vectune.chunking import Chunker, load_tokenizer, model_reads
+from vectune.chunking import Chunker
 from vectune.config import Config
 from vectune.dataset import RetrievalDataset, read_corpus, write_corpus
 from vectune.documents import Skipped, read_documents
@@ -54,7 +54,7 @@ def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, prog
             count["documents"] += 1
             yield document
 
-    chunker = Chunker(load_tokenizer(config.model), model_reads(config.model), config.chunks)
+    chunker = Chunker.for_model(config.model, config.chunks)
     cut = (chunk for document in drop_duplicates(counted(), repeated) for chunk in chunker.split(document))
     with writing(folder) as beside:
         beside.mkdir()

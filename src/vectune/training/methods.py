@@ -21,3 +21,13 @@ def tune_with(
     from vectune.training.finetune import finetune
 
     return finetune(dataset, out, options, progress, work)
+
+
+def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, str, str]]:
+    """What would be chosen for this dataset: what, its value, and why; trains nothing."""
+    from vectune.splits import with_dev
+    from vectune.training.data import TrainingData
+    from vectune.training.defaults import settle
+
+    data = TrainingData.of(with_dev(dataset, options.seed))
+    return list(settle(options, len(data.queries), sum(map(len, data.positives)), int(data.pool.sum())).why)
