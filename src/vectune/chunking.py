@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LEAST_TOKENS = 16  # for the text itself: less is no chunk
+SEGMENT = 16_384  # characters of an enormous line that are split at a time
+WORD_SEGMENT = 1024  # and of an enormous word (base64)
 TITLE_SHARE = 4  # a title may take a quarter of what the model reads
 _MARKDOWN = re.compile(r"^[ ]{0,3}(?:\#{1,6}[ \t]|```|~~~|[-*+][ \t]|\d+[.)][ \t]|\||>)", re.MULTILINE)
+_ENORMOUS = re.compile(rf"[^\n]{{{2 * SEGMENT},}}|[!-~]{{{2 * WORD_SEGMENT},}}")
 _KEEPS_LINE = re.compile(r"[ ]{4}|\t|[ ]{0,3}(?:\#|\||>|```|~~~|=+\s*$|-+\s*$)")
 
 
@@ -111,7 +114,9 @@ class Chunker:
         for piece in self._pieces(document, room):
             path = heading_path(document.headings, starts, piece.start)
             chunks.append(self._chunk(document, piece, paths.get(path, title), path))
-        return chunks
+        if not self.count.exact:
+            chunks = [part for chunk in chunks for part in self._fitting(document, chunk)]
+        return sorted(chunks, key=lambda chunk: chunk.start)
 
     def _chunk(self, document: Document, piece: _Piece, title: str, path: tuple[str, ...]) -> Chunk:
         return Chunk(
@@ -127,7 +132,11 @@ class Chunker:
 
     def _path_title(self, title: str, path: tuple[str, ...], limit: int) -> str:
         names = [name for name in path if name != title]
-        return self._cut(" > ".join([title, *names] if title else names), limit)
+        for skipped in range(len(names)):  # where all do not fit, the innermost headings say most
+            whole = " > ".join([title, *names[skipped:]] if title else names[skipped:])
+            if self.count(whole) <= limit:
+                return whole
+        return self._cut(" > ".join([*names[-1:], title]), limit)
 
     def _cut(self, title: str, limit: int) -> str:
         """As many words of a title as fit."""
@@ -142,11 +151,15 @@ class Chunker:
         markdown = not document.pages and _MARKDOWN.search(text) is not None
         split = self._splitter(markdown, room)
         shadow = text if document.pages else _unwrapped(text)
-        pieces = [_Piece(start, start + len(part)) for start, part in split(shadow)]
+        pieces = [
+            _Piece(begin + start, begin + start + len(part))
+            for begin, end in _segments(shadow)
+            for start, part in split(shadow[begin:end])
+        ]
         pieces = [piece for piece in pieces if any(map(str.isalnum, text[piece.start : piece.end]))]
         if not self.options.overlap:
             pieces = list(self._without_crumbs(pieces, text, room))
-        return pieces if self.count.exact else list(self._fitting(pieces, text, room))
+        return pieces
 
     def _splitter(self, markdown: bool, room: int) -> Callable[[str], list[tuple[int, str]]]:
         found = self._splitters.get((markdown, room))
@@ -173,19 +186,36 @@ class Chunker:
         if held is not None:
             yield held
 
-    def _fitting(self, pieces: list[_Piece], text: str, room: int) -> Iterator[_Piece]:
+    def _fitting(self, document: Document, chunk: Chunk) -> Iterator[Chunk]:
         """Where the counter may be wrong, count again with the tokenizer, and cut again what is too long."""
         tokenizer = self.count.tokenizer
-        texts = [text[piece.start : piece.end] for piece in pieces]
-        encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
-        for piece, part, encoding in zip(pieces, texts, encodings, strict=True):
-            if len(encoding.ids) <= room:
-                yield piece
-                continue
-            from semantic_text_splitter import TextSplitter
+        excess = len(tokenizer.encode(chunk.content).ids) - self.count.special_tokens - self.size
+        if excess <= 0:
+            yield chunk
+            return
+        from semantic_text_splitter import TextSplitter
 
-            for start, cut in TextSplitter.from_huggingface_tokenizer(tokenizer, room).chunk_indices(part):
-                yield _Piece(piece.start + start, piece.start + start + len(cut))
+        room = max(1, len(tokenizer.encode(chunk.text, add_special_tokens=False).ids) - excess - 1)
+        for start, text in TextSplitter.from_huggingface_tokenizer(tokenizer, room).chunk_indices(chunk.text):
+            piece = _Piece(chunk.start + start, chunk.start + start + len(text))
+            if any(map(str.isalnum, text)):
+                yield from self._fitting(document, self._chunk(document, piece, chunk.title, chunk.headings))
+
+
+def _segments(text: str) -> Iterator[tuple[int, int]]:
+    """The whole text, unless it has enormous lines or words: these are cut up, for splitting them is quadratic."""
+    begin = 0
+    for match in _ENORMOUS.finditer(text):
+        while match.end() - begin > SEGMENT or (begin >= match.start() and match.end() - begin > WORD_SEGMENT):
+            end = min(max(begin, match.start()) + SEGMENT, match.end())
+            cut = max(text.rfind(mark, end - SEGMENT // 4, end) + 1 for mark in (". ", "! ", "? ", "。"))
+            cut = cut or text.rfind(" ", max(begin, match.start()), end) + 1
+            if not cut or cut <= begin:
+                cut = min(max(begin, match.start()) + WORD_SEGMENT, match.end())
+            yield begin, cut
+            begin = cut
+    if begin < len(text):
+        yield begin, len(text)
 
 
 def _unwrapped(text: str) -> str:

@@ -62,7 +62,7 @@ class NearDuplicates:
         self.threshold, self.same_numbers = threshold, same_numbers
         self._empty = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
         # Missing a pair is worse than looking at one in vain: candidates are checked against the threshold.
-        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+        self._index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
         self._signatures: dict[int, NDArray[np.unsignedinteger]] = {}
         self._numbers: dict[int, bytes] = {}
         self._exact: dict[bytes, int] = {}

@@ -21,7 +21,7 @@ from vectune.pages import join_pages
 LENGTH = struct.Struct(">Q")
 PAGED = ("application/pdf",)
 NO_TEXT = "no text in it (a scan?); OCR needs tesseract"
-_OFFSET_TITLE = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
+_HTML_HEAD = re.compile(r"\A---\n(?:[\w:.-]+: [^\n]*\n)*\n*(?:## title: [^\n]*\n+|---\n+)")  # kreuzberg puts it on top
 _FAILURES = (  # what kreuzberg says → what a person can act on
     ("password", "encrypted: it needs a password"),
     ("encrypt", "encrypted: it needs a password"),
@@ -90,7 +90,7 @@ def _extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
         given = str(metadata.get("title") or "")
         title = choose_title(given, made.headings, source, trust_headings=False)
         return _answer(made.text, title, made.pages, made.headings)
-    text = _OFFSET_TITLE.sub("", result.content, count=1) if result.mime_type == "text/html" else result.content
+    text = _HTML_HEAD.sub("", result.content, count=1) if result.mime_type == "text/html" else result.content
     headings = markdown_headings(text)
     return _answer(text, choose_title(given, headings, source), (), headings)
 

@@ -17,6 +17,7 @@ from vectune.records import Heading
 EDGE_LINES = 3  # how deep running heads and feet are looked for
 MOST_PAGES = 0.4  # left and right pages may carry different heads, so "most" is less than half
 _DIGITS = re.compile(r"\d+")
+_WORD = re.compile(r"\w+(?:-\w+)*")
 _BULLET = re.compile(r"^\s*(?:[•●▪◦‣·\-–—*]\s|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)]\s)")
 _NUMBERED = re.compile(
     r"^(?:(?P<word>part|chapter|item|section|article|appendix|annex|schedule|exhibit|note)\s+[\dIVXLA-Z]+\w?\b"
@@ -49,6 +50,7 @@ class _Line:
     page: int
     joins_next: bool = False
     heading: int = 0
+    ends_heading: bool = False
 
 
 def join_pages(pages: Sequence[str]) -> PageText:
@@ -102,7 +104,8 @@ def _shape(line: str) -> str:
 
 def _edge(page: list[str], side: int) -> list[str]:
     lines = [line for line in page if line]
-    return lines[:EDGE_LINES] if side == 0 else lines[-EDGE_LINES:]
+    depth = min(EDGE_LINES, max(1, len(lines) // 4))  # of a slide with five lines, only the first and the last
+    return lines[:depth] if side == 0 else lines[-depth:]
 
 
 def _trimmed(page: list[str], repeated: set[tuple[int, str]]) -> list[str]:
@@ -115,15 +118,22 @@ def _trimmed(page: list[str], repeated: set[tuple[int, str]]) -> list[str]:
 
 
 def _mark_headings(rows: list[_Line], width: int) -> None:
-    for index, row in enumerate(rows):
-        before = rows[index - 1] if index else None
-        if row.joins_next or (before is not None and before.joins_next) or index + 1 == len(rows):
+    """Lines that stand alone, or two that are joined, in front of running text or of another heading."""
+    index = 0
+    while index < len(rows) - 1:
+        start = index
+        while rows[index].joins_next and index < len(rows) - 1:
+            index += 1
+        index += 1
+        if index - start > 2 or index == len(rows):
             continue
-        level = heading_level(row.text)
-        if level and (len(rows[index + 1].text) > 0.6 * width or heading_level(rows[index + 1].text)):
-            row.heading = level
-            if before is not None and before.heading and _is_rest(before.text, row.text, width):
-                before.joins_next, row.heading = True, 0
+        level = heading_level(" ".join(row.text for row in rows[start:index]))
+        if level and (len(rows[index].text) > 0.6 * width or heading_level(rows[index].text)):
+            rows[index - 1].ends_heading = True
+            if start and rows[start - 1].heading and _is_rest(rows[start - 1].text, rows[start].text, width):
+                rows[start - 1].joins_next = True
+            else:
+                rows[start].heading = level
 
 
 def _is_rest(heading: str, line: str, width: int) -> bool:
@@ -133,14 +143,14 @@ def _is_rest(heading: str, line: str, width: int) -> bool:
 
 def heading_level(line: str) -> int:
     """The level a line would have as a heading by its form alone; 0 where it does not look like one."""
-    if not 3 <= len(line) <= 120 or _TABLE.search(line) or not line[0].isalnum() or line[0].islower():
+    if not 3 <= len(line) <= 160 or _TABLE.search(line) or not line[0].isalnum() or line[0].islower():
         return 0
     numbered = _NUMBERED.match(line)
     if line.endswith((",", ";", ":", "-")) or (line.endswith(".") and not numbered):
         return 0
     words = [word for word in line.split() if word.lower() not in _SMALL_WORDS]
     letters = [word for word in words if any(map(str.isalpha, word))]
-    if not letters or len(words) > 14:
+    if not letters or len(words) > 18:
         return 0
     if numbered:
         number = numbered["number"]
@@ -154,7 +164,7 @@ def heading_level(line: str) -> int:
 
 
 def _assemble(rows: list[_Line], count: int) -> PageText:
-    words = {word for row in rows for word in row.text.split()}
+    words = {word for row in rows for word in _WORD.findall(row.text)}
     parts: list[str] = []
     length = 0
     headings: list[Heading] = []
@@ -177,13 +187,13 @@ def _joint(row: _Line, following: _Line, words: set[str]) -> tuple[str, str]:
     if row.joins_next:
         stem, _, tail = row.text.rpartition(" ")
         if tail.endswith(("-", "\xad", "\u2010")) and following.text[:1].islower():
-            whole = tail[:-1] + following.text.split(" ", 1)[0]
-            hyphen = tail[-1] if tail[-1] == "-" and whole.strip(".,;:") not in words else ""
+            whole = tail[:-1] + following.text.split(" ", 1)[0].strip(".,;:)")
+            hyphen = "-" if tail[-1] == "-" and whole not in words else ""
             return (f"{stem} " if stem else "") + tail[:-1] + hyphen, ""
         return row.text, " "
     if following.heading:
         return row.text, "\n\n\n"
-    if row.heading or row.text.endswith(_SENTENCE_END):
+    if row.ends_heading or row.text.endswith(_SENTENCE_END):
         return row.text, "\n\n"
     return row.text, "\n"
 

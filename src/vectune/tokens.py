@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MOST_WORDS = 300_000  # in the table of counts: a corpus of numbers must not fill the memory
+LONG_WORD = 100  # WordPiece's own limit
+_WORD_OR_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^ \t\n\r\u3400-\u4dbf\u4e00-\u9fff]+")
 _WORD = re.compile(r"[^ \t\n\r]+")
 _SPACED_WORD = re.compile(r"\s*\S+|\s+")
 
@@ -112,15 +114,17 @@ class TokenCounter:
     """Counts tokens of a text, special tokens left out.
 
     The tokenizer of most embedding models cuts at white space first, so a text's count is the sum of its words' counts,
-    each tokenized once. Others get the white space in front of a word as part of it, which may count a token too many;
-    ``exact`` tells.
+    each tokenized once. Others get the white space in front of a word as part of it, which may be off by a token here
+    and there; ``exact`` tells. A word of over a hundred letters (WordPiece gives up on it and counts one token) counts
+    as at least one token for 16 letters, so that a megabyte of base64 is not one small chunk.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.special_tokens = int(tokenizer.num_special_tokens_to_add(is_pair=False))
-        self.exact = _cuts_at_white_space(tokenizer)
-        self._pieces = (_WORD if self.exact else _SPACED_WORD).findall
+        pattern = next((pattern for pattern in (_WORD_OR_HAN, _WORD) if _cuts_at(pattern, tokenizer)), None)
+        self.exact = pattern is not None
+        self._pieces = (pattern or _SPACED_WORD).findall
         self._known: dict[str, int] = {}
 
     def __call__(self, text: str) -> int:
@@ -128,19 +132,22 @@ class TokenCounter:
         try:
             return sum(map(self._known.__getitem__, pieces))
         except KeyError:
-            self._learn(pieces)
-            return sum(map(self._known.__getitem__, pieces))
+            return self._learn(pieces)
 
-    def _learn(self, pieces: list[str]) -> None:
+    def _learn(self, pieces: list[str]) -> int:
         if len(self._known) > MOST_WORDS:
             self._known.clear()
         new = [piece for piece in set(pieces) if piece not in self._known]
-        for piece, encoding in zip(new, self.tokenizer.encode_batch(new, add_special_tokens=False), strict=True):
-            self._known[piece] = len(encoding.ids)
+        encodings = self.tokenizer.encode_batch(new, add_special_tokens=False)
+        counts = {piece: len(encoding.ids) for piece, encoding in zip(new, encodings, strict=True)}
+        for piece in [piece for piece in counts if len(piece) > LONG_WORD]:  # hardly met again: not worth the memory
+            counts[piece] = max(counts[piece], len(piece) // 16)
+        self._known.update((piece, count) for piece, count in counts.items() if len(piece) <= LONG_WORD)
+        return sum(counts[piece] if piece in counts else self._known[piece] for piece in pieces)
 
 
-def _cuts_at_white_space(tokenizer: Tokenizer) -> bool:
-    """Whether words are tokenized apart from each other; tried out on a text with many kinds of space."""
+def _cuts_at(pattern: re.Pattern[str], tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer takes the pattern's matches apart from each other; tried out on a text with many kinds."""
 
     def pieces(text: str) -> list[str]:
         if tokenizer.normalizer is not None:
@@ -149,5 +156,5 @@ def _cuts_at_white_space(tokenizer: Tokenizer) -> bool:
 
     if tokenizer.pre_tokenizer is None:
         return False
-    trial = "Ab  c,d\n\n e\tf . g"
-    return pieces(trial) == [piece for word in trial.split() for piece in pieces(word)]
+    trial = "Ab  c,d\n\n e\tf . g汉字h 国."
+    return pieces(trial) == [piece for word in pattern.findall(trial) for piece in pieces(word)]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -34,10 +35,14 @@ class Worker:
         self.timeout, self.memory_gib, self.module = timeout, memory_gib, module
         self._process: subprocess.Popen[bytes] | None = None
         self._served = 0
+        self._stopped = False
+        self._lock = threading.Lock()  # between the thread that reads a file and the one that ends everything
 
     def extract(self, path: str, source: str, ocr: bool) -> dict[str, Any]:
         """The answer of ``extraction.extract``; a crash or a hang is a reason too."""
         process = self._started()
+        if process is None:
+            return {"reason": "not read: the run was ended"}
         assert process.stdin is not None and process.stdout is not None
         hung = threading.Event()
 
@@ -64,40 +69,48 @@ class Worker:
             return {"reason": f"reading it took over {self.timeout:g} s"}
         return {"reason": f"reading it crashed or needed over {self.memory_gib:g} GiB (exit status {code})"}
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._served >= FILES_PER_WORKER:
+    def _started(self) -> subprocess.Popen[bytes] | None:
+        if self._served >= FILES_PER_WORKER or (self._process is not None and self._process.poll() is not None):
             self.close()
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, str(self.memory_gib)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            self._served = 0
-        return self._process
+        with self._lock:
+            if self._process is None and not self._stopped:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", self.module, str(self.memory_gib)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+                self._served = 0
+            return self._process
+
+    def stop(self) -> None:
+        """End the process, and start none again."""
+        self._stopped = True
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()  # the thread that reads from it sees the end and closes the pipes
 
     def close(self) -> int | None:
         """End the process; its exit status, if there was one."""
-        process, self._process = self._process, None
+        with self._lock:
+            process, self._process = self._process, None
         if process is None:
             return None
         process.kill()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with suppress(OSError):  # what was still to be sent to a dead process
                     stream.close()
-                except OSError:  # what was still to be sent to a dead process
-                    pass
         return process.wait()
 
 
 class WorkerPool:
     """Some workers, each driven by a thread."""
 
-    def __init__(self, count: int, timeout: float, memory_gib: float = MEMORY_GIB) -> None:
-        self._workers = [Worker(timeout, memory_gib) for _ in range(count)]
+    def __init__(
+        self, count: int, timeout: float, memory_gib: float = MEMORY_GIB, module: str = "vectune.extraction"
+    ) -> None:
+        self._workers = [Worker(timeout, memory_gib, module) for _ in range(count)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
@@ -119,10 +132,8 @@ class WorkerPool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._close()  # ends what is being read, so that no thread waits for it
+        for worker in self._workers:
+            worker.stop()  # so that no thread waits for a file any more
         self._threads.shutdown(wait=True)
-        self._close()  # and what a thread may have started meanwhile
-
-    def _close(self) -> None:
         for worker in self._workers:
             worker.close()

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pdfs import make_pdf
+from vectune.documents import DocumentOptions, Skipped, decode, read_documents
+from vectune.errors import DocumentError
+from vectune.progress import SILENT
+from vectune.records import Document
+
+
+def write(folder: Path, **files: str | bytes) -> Path:
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def read(*paths: Path, **options: object) -> tuple[list[Document], list[Skipped]]:
+    skipped: list[Skipped] = []
+    return list(read_documents(paths, DocumentOptions(**options), SILENT, skipped)), skipped  # type: ignore[arg-type]
+
+
+def sources(folder: Path, **options: object) -> list[str]:
+    return [document.source for document in read(folder, **options)[0]]
+
+
+def test_text_and_markdown_come_as_they_are_in_order_of_path(tmp_path: Path) -> None:
+    write(
+        tmp_path, b_dot_txt="plain\r\ntext", a_dot_md="# Title\n\nbody", sub__c_dot_md="no heading here", Z_dot_rst="x"
+    )
+    documents, skipped = read(tmp_path, exclude=("*.rst",))
+    assert [(d.source, d.title, d.text) for d in documents] == [
+        ("a.md", "Title", "# Title\n\nbody"),
+        ("b.txt", "b", "plain\r\ntext"),
+        ("sub/c.md", "c", "no heading here"),
+    ]
+    assert documents[0].headings[0].text == "Title"
+    assert skipped == []
+
+
+def test_hidden_and_version_control_entries_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, _dot_hidden_dot_md="x", _dot_git__config="x", CVS__Root="x", a_dot_md="x")
+    (tmp_path / "~$a.docx").write_text("lock")
+    assert sources(tmp_path) == ["a.md"]
+
+
+def test_include_and_exclude_globs(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_md="x", b_dot_txt="x", drafts__c_dot_md="x", deep__er__d_dot_md="x")
+    assert sources(tmp_path, include=("*.md",)) == ["a.md", "deep/er/d.md", "drafts/c.md"]
+    assert sources(tmp_path, exclude=("drafts",)) == ["a.md", "b.txt", "deep/er/d.md"]
+    assert sources(tmp_path, include=("**/*.md",), exclude=("deep/**", "./drafts/")) == ["a.md"]
+    assert sources(tmp_path / "b.txt", include=("*.md",)) == ["b.txt"], "a file named by itself is always read"
+
+
+def test_links_in_circles_and_to_nothing(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_md="x", sub__b_dot_md="y")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    (tmp_path / "gone.md").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "self.md").symlink_to(tmp_path / "self.md")
+    documents, skipped = read(tmp_path)
+    assert [document.source for document in documents] == ["a.md", "sub/b.md"]
+    assert {skip.source for skip in skipped} == {"gone.md", "self.md"}
+
+
+def test_a_file_reached_twice_is_read_once_and_equal_names_are_told_apart(tmp_path: Path) -> None:
+    write(tmp_path, one__a_dot_md="x", two__a_dot_md="y")
+    documents, _ = read(tmp_path / "one", tmp_path / "two", tmp_path / "one" / "a.md")
+    assert [document.source for document in documents] == ["one/a.md", "two/a.md"]
+    documents, _ = read(tmp_path / "one" / "a.md", tmp_path / "two" / "a.md")
+    assert len({document.source for document in documents}) == 2
+
+
+def test_bad_files_among_good_ones_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    good = make_pdf([["Some text that can be read."]])
+    write(tmp_path, good_dot_pdf=good, truncated_dot_pdf=good[:300], scan_dot_pdf=make_pdf([[], []]))
+    write(tmp_path, locked_dot_pdf=make_pdf([["Hidden text"]], encrypted=True), empty_dot_pdf="", empty_dot_txt="")
+    write(tmp_path, latin_dot_txt="caf\xe9".encode("latin-1"), blank_dot_md=" \n\n", binary=b"a\x00b", pic_dot_png="x")
+    documents, skipped = read(tmp_path, ocr=False)
+    assert [document.source for document in documents] == ["good.pdf"]
+    assert {skip.source: skip.reason for skip in skipped} == {
+        "truncated.pdf": "damaged or truncated PDF",
+        "scan.pdf": "no text in it (a scan?); OCR needs tesseract",
+        "locked.pdf": "encrypted: it needs a password",
+        "empty.pdf": "the file is empty (0 bytes)",
+        "empty.txt": "the file is empty (0 bytes)",
+        "latin.txt": "not text: invalid UTF-8 at byte 3",
+        "blank.md": "no text in it",
+        "binary": "not text: it holds NUL bytes",
+        "pic.png": "a picture; OCR needs tesseract",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_skipped(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_md="x", b_dot_md="y")
+    (tmp_path / "b.md").chmod(0)
+    assert "cannot be opened" in read(tmp_path)[1][0].reason
+
+
+def test_strict_ends_at_the_first_bad_file(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_md="x", b_dot_md="")
+    with pytest.raises(DocumentError, match=r"b\.md: the file is empty"):
+        read(tmp_path, strict=True)
+
+
+def test_missing_paths_and_empty_folders_are_errors_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="nowhere: no such file"):
+        read_documents([tmp_path / "nowhere"])
+    with pytest.raises(DocumentError, match="no files to read"):
+        read_documents([tmp_path])
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DocumentError, match="a symbolic link to nothing"):
+        read_documents([tmp_path / "loop"])
+
+
+def test_nothing_readable_is_an_error_that_lists_reasons(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_md="", b_dot_bin=b"\xff\x00")
+    with pytest.raises(DocumentError, match=r"none of the files .*a\.md: the file is empty.*b\.bin: not text"):
+        read(tmp_path)
+
+
+def test_large_files_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_md="x" * 2000, b_dot_md="y")
+    documents, skipped = read(tmp_path, max_megabytes=0.001)
+    assert [document.source for document in documents] == ["b.md"]
+    assert skipped[0].reason == "larger than 0.001 MB"
+
+
+def test_a_pdf_has_pages_headings_and_no_running_heads(tmp_path: Path) -> None:
+    body = "This line of running text is long enough to fill the whole width of its column here"
+    pages = [
+        [
+            "Annual Report of Acme",
+            f"{number}. Chapter Number {number}",
+            body,
+            f"and ends on page {number}.",
+            str(number),
+        ]
+        for number in range(1, 6)
+    ]
+    (tmp_path / "report_2021.pdf").write_bytes(make_pdf(pages, title="0001-22-17"))
+    (document,) = read(tmp_path)[0]
+    assert document.title == "report 2021", "a number is no title"
+    assert "Annual Report" not in document.text
+    assert len(document.pages) == 5
+    for number, start in enumerate(document.pages, 1):
+        assert document.text[start:].startswith(
+            f"{number}. Chapter Number {number}\n\n{body} and ends on page {number}."
+        )
+    assert [heading.text for heading in document.headings] == [f"{n}. Chapter Number {n}" for n in range(1, 6)]
+    assert all(document.text.startswith(heading.text, heading.start) for heading in document.headings)
+
+
+def test_headings_and_tables_of_html_and_docx_survive(tmp_path: Path) -> None:
+    table = "<table><tr><th>a</th></tr><tr><td>b</td></tr></table>"
+    body = f"<body><h1>Top</h1><p>text</p><h2>Sub</h2>{table}</body>"
+    write(tmp_path, page_dot_html=f"<html><head><title>T</title></head>{body}</html>")
+    with zipfile.ZipFile(tmp_path / "word.docx", "w") as file:
+        file.writestr("[Content_Types].xml", _TYPES)
+        file.writestr("_rels/.rels", _RELATIONS)
+        file.writestr("word/document.xml", _DOCUMENT)
+    page, word = read(tmp_path)[0]
+    assert page.title == "T"
+    assert [(heading.level, heading.text) for heading in page.headings] == [(1, "Top"), (2, "Sub")]
+    assert "| a |" in page.text
+    assert "Words of Word." in word.text
+
+
+_PREFIX = '<?xml version="1.0" encoding="UTF-8"?>'
+_TYPES = (
+    f'{_PREFIX}<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="rels" '
+    'ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Override PartName="/word/document.xml" '
+    'ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>'
+)
+_RELATIONS = (
+    f'{_PREFIX}<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship '
+    'Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
+    'Target="word/document.xml"/></Relationships>'
+)
+_DOCUMENT = (
+    f'{_PREFIX}<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r>'
+    "<w:t>Words of Word.</w:t></w:r></w:p></w:body></w:document>"
+)
+
+
+def test_only_a_few_files_are_read_ahead(tmp_path: Path) -> None:
+    write(tmp_path, **{f"f{number:03}_dot_md": f"text {number}" for number in range(100)})
+    documents = read_documents([tmp_path])
+    assert next(documents).text == "text 0"
+    (tmp_path / "f099.md").write_text("changed")
+    assert list(documents)[-1].text == "changed", "the last file must not have been read with the first"
+
+
+def test_utf16_with_a_mark_is_read() -> None:
+    assert decode("é".encode("utf-16")) == "é"
+    assert decode(b"\xef\xbb\xbfx") == "x"
+
+
+def test_importing_documents_does_not_import_kreuzberg() -> None:
+    code = "import sys, vectune.documents; sys.exit('kreuzberg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vectune.headings import choose_title, heading_path, markdown_headings
+from vectune.pages import heading_level, join_pages
+from vectune.records import Heading
+
+FULL = "Running text that fills its column from the left to the right margin of the"
+KINDS = (FULL, "and ends.", "Item 1. Risk Factors", "Our Growth", "12", "", "• one • two", "a-")
+LINES = st.lists(st.sampled_from(KINDS))
+
+
+@given(st.lists(LINES.map("\n".join), max_size=8))
+def test_pages_begin_where_the_offsets_say(pages: list[str]) -> None:
+    found = join_pages(pages)
+    assert len(found.pages) == len(pages)
+    assert list(found.pages) == sorted(found.pages)
+    assert all(0 <= start <= len(found.text) for start in found.pages)
+    assert all(found.text[heading.start :].startswith(heading.text[:20]) for heading in found.headings)
+
+
+def test_wrapped_lines_are_joined_also_over_a_page_break() -> None:
+    found = join_pages([f"{FULL}\n{FULL}", "page. The end.\nshort row 1\nshort row 2"])
+    assert found.text == f"{FULL} {FULL} page. The end.\n\nshort row 1\nshort row 2"
+    assert found.text[found.pages[1] :].startswith("page.")
+
+
+def test_words_cut_at_the_end_of_a_line_are_mended() -> None:
+    text = join_pages([f"{FULL} docu-\nment and a {FULL} long-\nterm plan. A document."]).text
+    assert "the document and" in text
+    assert "long-term plan" in text
+
+
+def test_running_heads_and_page_numbers_go_and_single_ones_stay() -> None:
+    pages = [
+        f"Acme Inc.\n{letter} begins\n{FULL}\n{FULL}\nend {letter}.\nrow {letter}\n{letter * 2}\nPage {number} of 7"
+        for number, letter in enumerate("abcdefg", 1)
+    ]
+    text = join_pages(pages).text
+    assert "Acme" not in text
+    assert "of 7" not in text
+    assert all(f"{letter} begins" in text for letter in "abcdefg")
+
+
+def test_bullets_on_one_line_get_lines_of_their_own() -> None:
+    assert join_pages(["Our aims: • grow • learn"]).text == "Our aims:\n\n• grow\n• learn"
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("PART II", 1), ("Item 1A. Risk Factors.", 2), ("2.3 Methods of Measurement", 3), ("RISK FACTORS", 2),
+        ("Our Growth Strategy", 3), ("Total revenue $ 3,208,323", 0), ("This is a sentence.", 0), ("and so on", 0),
+        ("Revenue Recognition ........ 17", 0), ("", 0), ("We may lose money in the long run", 0),
+    ],
+)  # fmt: skip
+def test_headings_by_their_form(line: str, level: int) -> None:
+    assert heading_level(line) == level
+
+
+def test_a_heading_over_two_lines_is_one() -> None:
+    first = "ITEM 5. MARKET FOR COMMON EQUITY, RELATED MATTERS AND PURCHASES OF EQUITY"
+    found = join_pages([f"{FULL}\nand it ends.\n{first}\nSECURITIES\n{FULL}\nand it ends."])
+    assert [heading.text for heading in found.headings] == [f"{first} SECURITIES"]
+    assert f"{first} SECURITIES\n\n{FULL}" in found.text
+
+
+def test_markdown_headings() -> None:
+    text = "---\ntitle: x\n---\n# One #\ntext\n\n```\n# code\n```\n\nTwo *words*\n===\n\n### [Three](url)\n- a\n---\n"
+    assert [(heading.level, heading.text) for heading in markdown_headings(text)] == [
+        (1, "One"),
+        (1, "Two words"),
+        (3, "Three"),
+    ]
+    assert all(heading.text[:3] in text[heading.start : heading.start + 12] for heading in markdown_headings(text))
+
+
+def test_the_path_holds_what_a_position_is_under() -> None:
+    headings = (Heading(0, 1, "a"), Heading(10, 3, "b"), Heading(20, 2, "c"), Heading(30, 1, "d"))
+    starts = [heading.start for heading in headings]
+    paths = [heading_path(headings, starts, offset) for offset in (0, 15, 25, 35)]
+    assert paths == [("a",), ("a", "b"), ("a", "c"), ("d",)]
+    assert heading_path((), [], 5) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "headings", "source", "trusted", "title"),
+    [
+        ("Annual Report", (), "x/f_1.pdf", True, "Annual Report"),
+        ("0001759509-22-000016", (Heading(0, 2, "FORM 10-K"),), "lyft_2021.pdf", False, "lyft 2021"),
+        ("Untitled", (Heading(0, 2, "Sub"), Heading(9, 1, "Top")), "a.html", True, "Top"),
+        ("Microsoft Word - a.doc", (Heading(0, 1, "Top"),), "scan0001.pdf", False, "Top"),
+        ("", (), "notes.txt", True, "notes"),
+    ],
+)
+def test_titles(given: str, headings: tuple[Heading, ...], source: str, trusted: bool, title: str) -> None:
+    assert choose_title(given, headings, source, trust_headings=trusted) == title
