@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasets_made import make_dataset
+from vectune import formats
+from vectune.dataset import RetrievalDataset
+from vectune.errors import DatasetError, MissingExtraError, UsageError
+from vectune.formats import export_dataset, open_dataset, read_queries
+
+
+def write(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def pairs(dataset: RetrievalDataset) -> set[tuple[str, str, str, int]]:
+    return {
+        (split, dataset.queries[query].text, dataset.corpus[chunk].text, grade)
+        for split, qrels in dataset.qrels.items()
+        for query, judged in qrels.items()
+        for chunk, grade in judged.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "header", ["query,positive", "Question,Context", "anchor,passage", "search query,text", "q,answer"]
+)
+def test_columns_are_guessed(tmp_path: Path, header: str) -> None:
+    dataset = open_dataset(write(tmp_path / "a.csv", f'{header}\nwho,"one, two"\nwhat,three\n'))
+    assert pairs(dataset) == {("train", "who", "one, two", 1), ("train", "what", "three", 1)}
+
+
+def test_separators_and_quoted_line_breaks(tmp_path: Path) -> None:
+    semicolons = open_dataset(write(tmp_path / "a.csv", '\ufeffquery;text\na;"x\ny"\n'))
+    assert pairs(semicolons) == {("train", "a", "x\ny", 1)}
+    tabs = open_dataset(write(tmp_path / "a.tsv", "query\ttext\na\tb, c; d\n"))
+    assert pairs(tabs) == {("train", "a", "b, c; d", 1)}
+
+
+def test_unknown_columns_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"columns 'a', 'b', and none looks like the queries") as caught:
+        open_dataset(write(tmp_path / "a.csv", "a,b\n1,2\n"))
+    assert "query" in caught.value.hint
+
+
+def test_triplets_bring_negatives_into_the_corpus(tmp_path: Path) -> None:
+    lines = [
+        {"anchor": "a", "positive": "yes", "negative_1": "no", "negative_2": "never"},
+        {"anchor": "b", "positive": "sure", "negative_1": "no", "negative_2": ""},
+    ]
+    dataset = open_dataset(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines))))
+    assert {chunk.text for chunk in dataset.corpus.values()} == {"yes", "no", "never", "sure"}
+    assert pairs(dataset) == {("train", "a", "yes", 1), ("train", "b", "sure", 1)}
+
+
+def test_lists_and_records_of_texts(tmp_path: Path) -> None:
+    line = {
+        "query": "a",
+        "positive_passages": [{"docid": "7", "title": "T", "text": "yes"}, {"docid": "8", "text": "also"}],
+        "negative_passages": [{"docid": "9", "text": "no"}],
+    }
+    dataset = open_dataset(write(tmp_path / "a.jsonl", json.dumps(line) + "\n"))
+    assert set(dataset.corpus) == {"7", "8", "9"}
+    assert dataset.corpus["7"].content == "T yes"
+    assert list(dataset.qrels["train"].values()) == [{"7": 1, "8": 1}]
+
+
+def test_judged_lists_with_splits_titles_and_sources(tmp_path: Path) -> None:
+    text = (
+        "query_id,query,doc_id,text,title,score,split,file\n1,a,x,one,T,2,train,f.pdf\n1,a,y,two,T,0,train,f.pdf\n"
+        "2,b,y,two,T,1,validation,f.pdf\n3,c,z,three,T,1,test,g.pdf\n"
+    )
+    dataset = open_dataset(write(tmp_path / "a.csv", text))
+    assert dataset.qrels == {"train": {"1": {"x": 2}}, "dev": {"2": {"y": 1}}, "test": {"3": {"z": 1}}}
+    assert dataset.corpus["x"].document_id == dataset.corpus["y"].document_id != dataset.corpus["z"].document_id
+    assert dataset.corpus["x"].source == "f.pdf"
+
+
+def test_a_folder_of_tables_named_after_the_splits(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "train.csv", "query,text\na,x\n")
+    write(tmp_path / "d" / "validation.jsonl", '{"query": "b", "text": "y"}\n')
+    write(tmp_path / "d" / "test.tsv", "query\ttext\nc\tz\n")
+    dataset = open_dataset(tmp_path / "d")
+    assert {(split, query) for split, query, _, _ in pairs(dataset)} == {("train", "a"), ("dev", "b"), ("test", "c")}
+
+
+MALFORMED = [
+    ("a.csv", "query,text\na,x\n,y\nb,z\n", "line 3: the query is empty"),
+    ("a.csv", "query,text\na,x\nb\n", "line 3: has 1 cells, the header 2"),
+    ("a.csv", 'query,text\n"a\nb",x\nc,\n', "line 4: the text is empty"),
+    ("a.csv", "query,text,score\na,x,1\nb,y,high\n", "line 3: the score 'high' is not a number"),
+    ("a.csv", "query,text,score\na,x,1\nb,y,0.7\n", "line 3: the score '0.7' is not a whole number"),
+    ("a.csv", "query,text,split\na,x,train\nb,y,later\n", "line 3: the split 'later'"),
+    ("a.csv", "qid,query,text\n1,a,x\n1,b,y\n", "line 3: the query id '1' already stands for another text"),
+    ("a.csv", "query,doc_id,text\na,1,x\nb,1,y\n", "line 3: the chunk id '1' already stands for another text"),
+    ("a.jsonl", '{"query": "a", "text": "x"}\n{"query": \n', "line 2: is not valid JSON"),
+    ("a.jsonl", '{"query": "a", "text": "x"}\n[1]\n', "line 2: is not a JSON object"),
+    ("a.jsonl", '{"query": "a", "text": "x"}\n{"query": 4, "text": "x"}\n', "line 2: the query is a int"),
+    ("a.json", '[{"query": "a", "text": "x"}, {"query": "b"}]', "entry 2: the text is empty"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), MALFORMED)
+def test_malformed_rows_are_named_or_skipped(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DatasetError, match="1 malformed row") as caught:
+        open_dataset(path)
+    assert f"{path}, {message}" in str(caught.value)
+    dataset = open_dataset(path, skip_malformed=True)
+    assert len(dataset.info["skipped"]) == 1
+    assert len(pairs(dataset)) >= 1
+
+
+def test_every_malformed_row_is_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "query,text\na,x\n" + ",y\n" * 30)
+    with pytest.raises(DatasetError, match=r"30 malformed row\(s\)(?s:.*)line 3:(?s:.*)line 22:(?s:.*)and 10 more"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "none looks like the queries|no row holds"),
+        ("a.csv", "query,text,score\na,x,0\n", "no row holds a query with a relevant text"),
+        ("a.json", "{", "not valid JSON"),
+        ("a.json", '{"a": 1}', "neither LlamaIndex's"),
+        ("a.xyz", "", "not a known format"),
+    ],
+)
+def test_files_that_hold_no_dataset(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(write(tmp_path / name, content))
+
+
+def test_paths_that_hold_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such dataset"):
+        open_dataset(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="the folder holds no dataset"):
+        open_dataset(tmp_path)
+    (tmp_path / "a.csv").write_bytes(b"query,text\na,\xff\n")
+    with pytest.raises(DatasetError, match="not valid UTF-8"):
+        open_dataset(tmp_path / "a.csv")
+
+
+def llama_index(**changes: Any) -> str:
+    content = {
+        "queries": {"q1": "first"},
+        "corpus": {"n1": "one", "n2": "two"},
+        "relevant_docs": {"q1": ["n2"]},
+        "mode": "text",
+    }
+    return json.dumps({**content, **changes})
+
+
+def test_llama_index_file_and_pair(tmp_path: Path) -> None:
+    alone = open_dataset(write(tmp_path / "one.json", llama_index()))
+    assert alone.qrels == {"train": {"q1": {"n2": 1}}}
+    write(tmp_path / "d" / "train_dataset.json", llama_index())
+    other = llama_index(queries={"q2": "second"}, corpus={"n3": "three"}, relevant_docs={"q2": ["n3"]})
+    write(tmp_path / "d" / "val_dataset.json", other)
+    pair = open_dataset(tmp_path / "d")
+    assert pair.qrels == {"train": {"q1": {"n2": 1}}, "test": {"q2": {"n3": 1}}}
+    assert pair.corpus["n1"].document_id == pair.corpus["n2"].document_id != pair.corpus["n3"].document_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"relevant_docs": {}}, "'q1' has no relevant_docs"),
+        ({"relevant_docs": {"q1": ["n9"]}}, "unknown chunk 'n9'"),
+        ({"corpus": {"n2": 5}}, "the text of 'n2' is a int"),
+        ({"queries": []}, "'queries' is missing or not an object"),
+    ],
+)
+def test_broken_llama_index_files(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(write(tmp_path / "one.json", llama_index(**changes)))
+
+
+@pytest.mark.parametrize("format", ["beir", "csv", "tsv", "jsonl", "parquet", "hf", "llama-index"])
+def test_what_is_exported_can_be_imported(tmp_path: Path, format: formats.Format) -> None:
+    if format in ("parquet", "hf"):
+        pytest.importorskip("datasets" if format == "hf" else "pyarrow")
+    dataset = make_dataset()
+    train = dataset.qrels["train"]
+    dataset.qrels["test"] = {key: train.pop(key) for key in list(train)[:10]}
+    path = tmp_path / ("out" if format in ("beir", "hf", "llama-index") else f"out.{format}")
+    export_dataset(dataset, path, format)
+    again = open_dataset(path)
+    expected = pairs(dataset)
+    if format in ("hf", "llama-index"):  # they know no titles: the chunk's content is its text
+        expected = {(split, query, f"Title {query.split()[1]} {text}", grade) for split, query, text, grade in expected}
+    assert pairs(again) == expected
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'xml' is not a format"):
+        export_dataset(make_dataset(), tmp_path / "out", "xml")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        open_dataset(write(tmp_path / "a.parquet", "no"))
+    assert "vectune[data]" in caught.value.hint
+
+
+def test_query_logs(tmp_path: Path) -> None:
+    log = read_queries(write(tmp_path / "log.txt", "first query\n\nsecond\nfirst query\n"))
+    assert [query.text for query in log] == ["first query", "second"]
+    assert [query.text for query in read_queries(write(tmp_path / "log.csv", "query,count\na,1\nb,2\n"))] == ["a", "b"]
+    with pytest.raises(DatasetError, match="holds no query"):
+        read_queries(write(tmp_path / "empty.txt", "\n"))
+    with pytest.raises(DatasetError, match="none looks like the queries"):
+        read_queries(write(tmp_path / "other.csv", "count\n1\n"))
