@@ -102,9 +102,11 @@ class Adapter:
             y = y + ACTIVATIONS[self.activation](hidden) @ self.up.T
         if y.ndim == 1:  # one query: np.linalg.norm alone would take longer than the map
             length = float(y @ y) ** 0.5
-            return y / np.float32(length) if length > 0 else y
+            found: Vectors = y / np.float32(length) if length > 0 else y
+            return found
         lengths = np.sqrt(np.einsum("ij,ij->i", y, y))
-        return y / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
+        rows: Vectors = y / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
+        return rows
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """The parts that are present, by name."""
@@ -396,7 +398,7 @@ def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> E
 
     Args:
         folder: what ``tune`` wrote.
-        open_base: opens a base by its name, with its cache; also called with a folder for a query encoder's weights.
+        open_base: opens a base by its name, with its cache.
 
     Raises:
         ModelError: the folder is damaged, edited, or of another kind.
@@ -411,10 +413,14 @@ def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> E
     check_base(base, base_name, str(marker.get("base_fingerprint") or ""), "artifact")
     if kind == "adapter":
         return load_adapter(folder).over(base)
-    encoder = open_base(str(folder / str(marker.get("query_encoder", "query"))))
-    if (folder / CARD).exists():
-        encoder = AdaptedEmbedder(encoder, load_adapter(folder).adapter)
-    return SplitEmbedder(encoder, base, name=folder.name)
+    return SplitEmbedder(_query_encoder(folder), base, name=folder.name)
+
+
+def _query_encoder(folder: Path) -> Embedder:
+    """The folder's query route. Uncached by vectune.json's rule: it is the folder that would be opened again."""
+    from vectune.embedders.local import LocalEmbedder
+
+    return LocalEmbedder(str(folder))
 
 
 # LlamaIndex's saved adapters

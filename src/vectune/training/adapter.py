@@ -20,7 +20,7 @@ from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
 from vectune.splits import with_dev
-from vectune.training.ladder import CLOSED, TRAINED, Change, Rung, mean_positives, procrustes, ridge, train, whitening
+from vectune.training.ladder import CLOSED, TRAINED, Change, Geometry, Rung, mean_positives, procrustes, ridge, train
 from vectune.training.problem import Problem, ndcg_at_10, problem_of, trained_queries
 from vectune.training.result import TuneResult
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectune.protocols import Embedder, Vectors
-    from vectune.training.problem import Fold, Rows
+    from vectune.training.problem import Rows
 
     Scores = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5)
 PULLS = (0.3, 1.0, 3.0, 10.0, 30.0)
 POWERS = (0.0, 0.25, 0.5)
 LARGEST_ROTATION = 1024  # dimensions; beyond, Procrustes' decomposition takes longer than all other rungs together
-NOISE = 0.25  # standard errors by which a higher rung must lead; see ``_leads``
+NOISE = 0.25  # standard errors by which a higher rung must lead; see ``leads``
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def solve(problem: Problem, seed: int = 0, options: LadderOptions = DEFAULTS, pr
     if not problem.folds:
         return _solve_few(problem, seed)
     with progress.task("adapter ladder", unit="rungs") as task:
-        board = _Board(problem, seed, options)
+        board = HeldOut(problem, seed, options)
         start = board.start()
         for rung in (*CLOSED, *TRAINED) if not _alike(problem.queries) else ():
             if rung.kind == "procrustes" and problem.dim > LARGEST_ROTATION:
@@ -238,7 +238,7 @@ def solve(problem: Problem, seed: int = 0, options: LadderOptions = DEFAULTS, pr
     if dev_after < dev_before:  # a mixture, where each part alone is not worse
         settings = settings[:1]
         after, dev_after = board.held_out(settings)
-    adapter = fit_all(problem, settings, seed)
+    adapter = fit_all(problem, settings, seed, board.starts)
     return Climbed(adapter, settings, before, after, dev_before, dev_after)
 
 
@@ -246,47 +246,48 @@ def _solve_few(problem: Problem, seed: int) -> Climbed:
     """Too few pairs for folds: ridge, scored by leaving one query out at a time."""
     rows = np.arange(len(problem.queries))
     targets = mean_positives(problem, rows)
-    documents = _Candidates(problem, rows, seed)
+    documents = Candidates(problem, rows, seed)
     scored: dict[Setting, Scores] = {}
+    starts = Starts(problem, seed)
     for power in POWERS:
-        start = start_of(problem, power, seed)
-        x = problem.queries @ start.T
+        x = np.asarray(problem.queries @ starts[power].T, dtype=np.float32)
         scored[Setting(power)] = documents.score(x)
-        for pull in PULLS if len(rows) > 2 and not _alike(problem.queries) else ():
-            changed = np.stack(
-                [ridge(np.delete(x, row, 0), np.delete(targets, row, 0), pull).of(x[[row]])[0] for row in rows]
-            )
+        if len(rows) <= 2 or _alike(problem.queries):
+            continue
+        without = [dict(ridge(np.delete(x, row, 0), np.delete(targets, row, 0), PULLS)) for row in rows]
+        for pull in PULLS:
+            changed = np.concatenate([without[row][pull].of(x[[row]]) for row in rows])
             for strength in STRENGTHS:
-                scored[Setting(power, Rung("ridge"), pull, strength)] = documents.score(x + strength * changed)
+                moved = x + np.float32(strength) * changed
+                scored[Setting(power, Rung("ridge"), pull, strength)] = documents.score(moved)
     base = Setting(0.0)
     best = base
     for setting, values in scored.items():
-        if _leads(values, scored[best], 1.0):
+        if leads(values, scored[best], 1.0):
             best = setting
     dev = problem.dev if len(problem.dev) else rows
     if scored[best][dev].mean() < scored[base][dev].mean():
         best = base
     return Climbed(
-        fit_all(problem, (best,), seed),
+        fit_all(problem, (best,), seed, starts),
         (best,),
         *(float(scored[setting].mean()) for setting in (base, best)),
         *(float(scored[setting][dev].mean()) for setting in (base, best)),
     )
 
 
-def _leads(challenger: Scores, holder: Scores, noise: float = NOISE) -> bool:
+def leads(challenger: Scores, holder: Scores, noise: float = NOISE) -> bool:
     """True where the challenger's mean lead is over ``noise`` standard errors of the paired difference."""
     lead = challenger - holder
-    return float(lead.mean()) > max(noise * float(lead.std()) / len(lead) ** 0.5, 1e-4)
+    return bool(float(lead.mean()) > max(noise * float(lead.std()) / len(lead) ** 0.5, 1e-4))
 
 
-class _Candidates:
+class Candidates:
     """Held-out queries and the documents they are searched among."""
 
-    def __init__(self, problem: Problem, held: Rows, seed: int, fold: Fold | None = None) -> None:
-        rows = np.arange(len(problem.documents)) if fold is None else problem.candidates(replace(fold, held=held), seed)
-        everything = len(rows) == len(problem.documents)
-        self.vectors = np.asarray(problem.documents if everything else problem.documents[rows], dtype=np.float32)
+    def __init__(self, problem: Problem, held: Rows, seed: int) -> None:
+        rows = problem.candidates(held, seed)
+        self.vectors = np.asarray(problem.documents[rows], dtype=np.float32)
         own = problem.positives.take(held)
         self.positives = replace(own, rows=np.searchsorted(rows, own.rows))
 
@@ -295,25 +296,22 @@ class _Candidates:
         return ndcg_at_10(x @ self.vectors.T, self.positives)
 
 
-class _Board:
+class HeldOut:
     """Held-out scores of every setting that was tried: per query, all folds after each other."""
 
     def __init__(self, problem: Problem, seed: int, options: LadderOptions) -> None:
         self.problem, self.seed, self.options = problem, seed, options
         self.held = [fold.held[_spread(len(fold.held), options.held)] for fold in problem.folds]
-        self.among = [
-            _Candidates(problem, held, seed, fold) for held, fold in zip(self.held, problem.folds, strict=True)
-        ]
+        self.among = [Candidates(problem, held, seed) for held in self.held]
         self.scores: dict[Setting, Scores] = {}
-        self.starts: dict[float, NDArray[np.float32]] = {}
+        self.starts = Starts(problem, seed)
 
     def start(self) -> float:
         """Score the starts, which learn from no query; gives the best one's power."""
         for power in POWERS:
-            self.starts[power] = start_of(self.problem, power, self.seed)
             self._put(Setting(power), [self._start(power, held) for held in self.held])
         gentle = self.scores[Setting(0.25)]  # helped on all sets it was developed on, so the others must lead it
-        others = [power for power in (0.0, 0.5) if _leads(self.scores[Setting(power)], gentle, 1.0)]
+        others = [power for power in (0.0, 0.5) if leads(self.scores[Setting(power)], gentle, 1.0)]
         return max(others, key=lambda power: float(self.scores[Setting(power)].mean())) if others else 0.25
 
     def _start(self, power: float, rows: Rows) -> Vectors:
@@ -327,6 +325,8 @@ class _Board:
         found: list[dict[Setting, Scores]] = []
         for index in range(len(self.among)):
             found.append(dict(self._fold(index, power, rung)))
+            if index == 0 and all(self._hopeless(power, scores) for scores in found[0].values()):
+                return
         for setting in found[0]:
             if all(setting in fold for fold in found):
                 self.scores[setting] = np.concatenate([fold[setting] for fold in found])
@@ -346,6 +346,10 @@ class _Board:
             if since == 2 and rung.trained:  # it only gets worse from here
                 return
 
+    def _hopeless(self, power: float, dev: Scores) -> bool:
+        """True where scores of the first fold lie clearly behind the start's."""
+        return leads(self.scores[Setting(power)][: len(dev)], dev, 0.5)
+
     def choose(self) -> tuple[Setting, ...]:
         """The simplest setting that is not behind by more than noise, averaged with others that score alike."""
         base = Setting(0.0)
@@ -353,7 +357,7 @@ class _Board:
         fit_to_serve = [
             setting
             for setting in leaders
-            if _leads(self.scores[setting], self.scores[base], 2 * NOISE) and self._dev(setting) >= self._dev(base)
+            if leads(self.scores[setting], self.scores[base], 2 * NOISE) and self._dev(setting) >= self._dev(base)
         ]
         if not fit_to_serve:
             return (base,)
@@ -361,7 +365,7 @@ class _Board:
         alike = [
             setting
             for setting in fit_to_serve[1:]
-            if setting.rung is not None and not _leads(self.scores[first], self.scores[setting], 1.0)
+            if setting.rung is not None and not leads(self.scores[first], self.scores[setting], 1.0)
         ]
         return (first, *alike[: self.options.mixture - 1]) if first.rung is not None else (first,)
 
@@ -382,7 +386,7 @@ class _Board:
             return float(self.scores[settings[0]].mean()), self._dev(settings[0])
         found = []
         for fold, held, among in zip(self.problem.folds, self.held, self.among, strict=True):
-            mixed = fit_all(self.problem, settings, self.seed, (fold.train, fold.pool))
+            mixed = fit_all(self.problem, settings, self.seed, self.starts, (fold.train, fold.pool))
             found.append(among.score(mixed.apply(self.problem.queries[held])))
         return float(np.concatenate(found).mean()), float(found[0].mean())
 
@@ -399,12 +403,20 @@ def _spread(count: int, most: int) -> Rows:
 # Fitting
 
 
-def start_of(problem: Problem, power: float, seed: int) -> NDArray[np.float32]:
-    """The start's matrix, scaled so that it leaves the queries' mean length at 1, for which rates are made."""
-    start = whitening(problem.documents, power, seed)
-    if power == 0:
-        return start
-    return start / max(float(np.linalg.norm(problem.queries @ start.T, axis=1).mean()), 1e-6)
+class Starts:
+    """The matrices that rungs start from, by power; scaled to leave the queries' mean length at 1, as rates expect."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.geometry = Geometry.of(problem.documents, seed)
+        self.queries = problem.queries
+        self._made: dict[float, NDArray[np.float32]] = {}
+
+    def __getitem__(self, power: float) -> NDArray[np.float32]:
+        if power not in self._made:
+            start = self.geometry.whitening(power)
+            length = 1.0 if power == 0 else float(np.linalg.norm(self.queries @ start.T, axis=1).mean())
+            self._made[power] = start / np.float32(max(length, 1e-6))
+        return self._made[power]
 
 
 def fit(
@@ -420,12 +432,11 @@ def fit(
     if rung.kind == "procrustes":
         yield 0.0, procrustes(x, targets)
         return
-    for pull in PULLS if at is None else (at,):
-        yield pull, ridge(x, targets, pull)
+    yield from ridge(x, targets, PULLS if at is None else (at,))
 
 
 def fit_all(
-    problem: Problem, settings: tuple[Setting, ...], seed: int, part: tuple[Rows, Rows] | None = None
+    problem: Problem, settings: tuple[Setting, ...], seed: int, starts: Starts, part: tuple[Rows, Rows] | None = None
 ) -> Adapter:
     """The adapter of these settings; several are averaged into one.
 
@@ -433,12 +444,13 @@ def fit_all(
         problem: the arrays.
         settings: what to fit.
         seed: of weights and order.
+        starts: of this problem.
         part: rows of queries and of the pool to fit on; None takes all.
     """
     rows, pool = part or (np.arange(len(problem.queries)), problem.pool)
     parts = []
     for setting in settings:
-        start = start_of(problem, setting.power, seed)
+        start = starts[setting.power]
         if setting.rung is None:
             plain = (
                 identity(problem.dim) if setting.power == 0 else Adapter("linear", problem.dim, problem.dim, skip=start)
@@ -451,7 +463,7 @@ def fit_all(
 
 
 def average(parts: list[Adapter]) -> Adapter:
-    """The mean of adapters' outputs before unit norm as one adapter: matrices add up, hidden layers stand side by side."""
+    """The mean of adapters' outputs before unit norm as one adapter: matrices add up, hidden layers queue up."""
     if len(parts) == 1:
         return parts[0]
     share = np.float32(1 / len(parts))

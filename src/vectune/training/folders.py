@@ -15,6 +15,7 @@ import numpy as np
 from vectune import __version__
 from vectune.adapters import Adapter, StoredAdapter, save_adapter
 from vectune.embedders.models import ARTIFACT_FILE
+from vectune.errors import ModelError
 from vectune.runs import Json, check_output, write_json, writing
 
 if TYPE_CHECKING:
@@ -45,6 +46,44 @@ def write_adapter(out: Path, stored: StoredAdapter, embedder: Embedder, result: 
             )
         save_adapter(beside, stored)
         write_json(beside / ARTIFACT_FILE, marker("adapter", result))
+
+
+def write_query_encoder(
+    out: Path, model: SentenceTransformer, stored: StoredAdapter, embedder: Embedder, result: TuneResult
+) -> None:
+    """Write the artifact folder of a tuned query encoder: a Router, queries to ``model``, documents to the base.
+
+    Both routes hold an encoder: sentence-transformers stores a module once where two routes share it, but the tuned
+    transformer shares no tensor with the base's.
+
+    Raises:
+        OutputError: ``out`` holds something that vectune did not write, or cannot be written.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Router
+
+    check_output(out, ARTIFACT_FILE)
+    base = local_model(embedder)
+    if base is None:
+        raise ModelError(f"'{embedder.name}' is not a local model.")
+    plain = stored.adapter.kind == "identity"
+    top = [] if plain else [*dense_modules(stored.adapter), Normalize()]
+    route = Router.for_query_document(query_modules=[*_normalized(model), *top], document_modules=_normalized(base))
+    found = SentenceTransformer(modules=[route], device=str(base.device), similarity_fn_name="cosine")
+    found.prompts = {**(base.prompts or {}), **prompts_of(embedder)}
+    with writing(out) as beside:
+        beside.mkdir(parents=True)
+        found.save(str(beside), create_model_card=False)
+        save_adapter(beside, stored)
+        write_json(beside / ARTIFACT_FILE, marker("query", result))
+
+
+def _normalized(model: SentenceTransformer) -> list[Any]:
+    """The model's modules, ending in unit norm."""
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    modules = list(model.children())
+    return modules if isinstance(modules[-1], Normalize) else [*modules, Normalize()]
 
 
 def marker(kind: str, result: TuneResult) -> Json:
@@ -87,11 +126,9 @@ def routed(
 ) -> SentenceTransformer:
     """A model that shares the given one's modules and ends in a Router: queries pass the adapter, documents do not."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Router
+    from sentence_transformers.sentence_transformer.modules import Normalize, Router
 
-    modules = list(model.children())
-    if not isinstance(modules[-1], Normalize):
-        modules.append(Normalize())  # an adapter takes unit vectors
+    modules = _normalized(model)  # an adapter takes unit vectors
     route = Router.for_query_document(
         query_modules=[*dense_modules(query), Normalize()],
         document_modules=[*(dense_modules(document) if document else []), Normalize()],
@@ -124,7 +161,7 @@ def dense_modules(adapter: Adapter) -> list[Any]:
 
 def _dense(weight: NDArray[np.float32], bias: NDArray[np.float32] | None, relu: bool = False) -> Any:
     import torch
-    from sentence_transformers.models import Dense
+    from sentence_transformers.sentence_transformer.modules import Dense
 
     return Dense(
         in_features=weight.shape[1],

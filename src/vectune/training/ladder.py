@@ -9,7 +9,7 @@ steps, found on held-out documents, are what holds it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +46,10 @@ class Change:
         if self.matrix is not None:
             return x @ self.matrix.T
         assert self.down is not None and self.up is not None
-        hidden = x @ self.down.T + (0 if self.down_bias is None else self.down_bias)
+        hidden: Vectors = x @ self.down.T + (0 if self.down_bias is None else self.down_bias)
         if self.activation == "relu":
             np.maximum(hidden, 0, out=hidden)
-        return np.asarray(hidden @ self.up.T, dtype=np.float32)
+        return _f32(hidden @ self.up.T)
 
     def adapter(self, kind: Kind, start: NDArray[np.float32], strength: float) -> Adapter:
         """The adapter ``start x + strength · δ(start x)`` as one formula over x."""
@@ -108,30 +108,43 @@ TRAINED = (
 # Starts
 
 
-def whitening(documents: Vectors, power: float, seed: int = 0, shrink: float = 0.1) -> NDArray[np.float32]:
-    """A symmetric (d, d) matrix that damps the directions in which documents vary most, as ``variance ** -power``.
+@dataclass(frozen=True)
+class Geometry:
+    """In which directions documents vary: taken apart once, good for every power.
 
-    Args:
-        documents: (m, d); a sample of them is read.
-        power: 0 is the identity, 0.5 full whitening.
-        seed: of the sample.
-        shrink: share of the mean variance added to each direction's, so that empty directions are not blown up.
+    Attributes:
+        axes: (d, d), one direction a column.
+        variances: (d,), relative to their mean.
     """
-    count, dim = documents.shape
-    if power == 0:
-        return np.eye(dim, dtype=np.float32)
-    rows = np.arange(count)
-    if count > SAMPLE:
-        rows = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
-    drawn = np.asarray(documents[rows], dtype=np.float32)
-    drawn = drawn - drawn.mean(axis=0)
-    values, axes = np.linalg.eigh((drawn.T @ drawn / max(len(drawn) - 1, 1)).astype(np.float64))
-    values = np.maximum(values, 0)
-    mean = float(values.mean())
-    if mean <= 0:  # all documents alike
-        return np.eye(dim, dtype=np.float32)
-    scale = (values / mean + shrink) ** -power
-    return _f32((axes * (scale / scale.mean())) @ axes.T)
+
+    axes: NDArray[np.float32]
+    variances: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, documents: Vectors, seed: int = 0) -> Geometry:
+        """From (m, d) vectors; at most ``SAMPLE`` of them are read."""
+        count, dim = documents.shape
+        rows = np.arange(count)
+        if count > SAMPLE:
+            rows = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
+        drawn = np.asarray(documents[rows], dtype=np.float32)
+        drawn = drawn - drawn.mean(axis=0)
+        values, axes = torch.linalg.eigh(torch.from_numpy(drawn.T @ drawn))
+        variances = np.maximum(values.numpy(), 0)
+        mean = float(variances.mean())
+        return cls(axes.numpy(), variances / mean if mean > 0 else np.ones(dim, np.float32))  # all documents alike
+
+    def whitening(self, power: float, shrink: float = 0.1) -> NDArray[np.float32]:
+        """A symmetric (d, d) matrix that damps the directions in which documents vary most, as ``variance ** -power``.
+
+        Args:
+            power: 0 is the identity, 0.5 full whitening.
+            shrink: share of the mean variance added to each direction's, so that empty directions are not blown up.
+        """
+        if power == 0:
+            return np.eye(len(self.axes), dtype=np.float32)
+        scale = (self.variances + shrink) ** -power
+        return _f32((self.axes * (scale / scale.mean())) @ self.axes.T)
 
 
 def _is_identity(matrix: NDArray[np.float32]) -> bool:
@@ -145,29 +158,30 @@ def _f32(values: NDArray[Any]) -> NDArray[np.float32]:
 # Closed forms
 
 
-def ridge(x: Vectors, targets: Vectors, pull: float) -> Change:
-    """argmin over δ of ‖x + δx − target‖² + pull·‖δ‖²: ridge regression pulled to the identity.
+def ridge(x: Vectors, targets: Vectors, pulls: Sequence[float]) -> Iterator[tuple[float, Change]]:
+    """argmin over δ of ‖x + δx − target‖² + pull·‖δ‖²: ridge regression pulled to the identity, for each pull.
 
     Args:
-        x: (n, d) queries. targets: (n, d), the mean of each query's positives.
-        pull: in units of the mean squared singular value of x, so that it means the same for every n.
+        x: (n, d) queries.
+        targets: (n, d), the mean of each query's positives.
+        pulls: in units of the mean squared singular value of x, so that one means the same for every n.
     """
-    count, dim = x.shape
     rest = targets - x
-    if count <= dim:  # the dual: an (n, n) system
-        gram = x @ x.T
-        level = pull * float(np.trace(gram)) / min(count, dim)
-        inner = np.linalg.solve(gram + level * np.eye(count, dtype=np.float32), x)
-        return Change(matrix=_f32(rest.T @ inner))
-    gram = x.T @ x
-    level = pull * float(np.trace(gram)) / dim
-    return Change(matrix=_f32(np.linalg.solve(gram + level * np.eye(dim, dtype=np.float32), x.T @ rest).T))
+    rest = rest - rest.mean(axis=0)  # a common shift leads all queries to the documents that were asked about so far
+    dual = len(x) <= x.shape[1]  # an (n, n) system
+    gram = torch.from_numpy(x @ x.T if dual else x.T @ x)
+    found, turned = torch.linalg.eigh(gram)
+    values, axes = found.numpy(), turned.numpy()
+    left = rest.T @ axes if dual else rest.T @ (x @ axes)
+    right = axes.T @ x if dual else axes.T
+    for pull in pulls:
+        yield pull, Change(matrix=_f32((left / (values + pull * float(values.mean()))) @ right))
 
 
 def procrustes(x: Vectors, targets: Vectors) -> Change:
     """The rotation that brings queries nearest to their positives (Schönemann 1966), minus the identity."""
-    left, _, right = np.linalg.svd((targets.T @ x).astype(np.float64), full_matrices=True)
-    return Change(matrix=_f32(left @ right - np.eye(x.shape[1])))
+    left, _, right = torch.linalg.svd(torch.from_numpy(targets.T @ x))
+    return Change(matrix=_f32((left @ right).numpy() - np.eye(x.shape[1], dtype=np.float32)))
 
 
 def mean_positives(problem: Problem, rows: Rows) -> Vectors:
@@ -208,7 +222,7 @@ def train(
     weights, delta, change = _parameters(rung, x.shape[1], generator)
     adam = torch.optim.Adam(weights, lr=rung.rate * 384 / x.shape[1])  # early steps move each entry by the rate
     queries = torch.from_numpy(np.ascontiguousarray(x))
-    softmax = _Softmax(documents, pool, positives, np.random.default_rng(seed))
+    softmax = PoolSoftmax(documents, pool, positives, np.random.default_rng(seed))
     order = _batches(len(x), batch, generator)
     for step in range(1, steps[-1] + 1):
         rows = next(order)
@@ -254,7 +268,7 @@ def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[tor
         yield from order.split(batch) if count < 2 * batch else order[: count // batch * batch].split(batch)
 
 
-class _Softmax:
+class PoolSoftmax:
     """The loss over the pool: exact where it fits, over a fresh sample of runs in each step where it does not."""
 
     def __init__(self, documents: Vectors, pool: Rows, positives: Positives, rng: np.random.Generator) -> None:

@@ -79,6 +79,8 @@ class Problem:
         documents: (m, d) vectors of the whole corpus; may be a memory map, only sampled rows of it are read.
         positives: of the queries.
         pool: rows of the documents that may be negatives when all queries are trained on.
+        searched: rows of the documents that held-out queries are searched among: all but those of test documents. No
+            query here asks about them, so they would reward an adapter for keeping queries away from them.
         folds: by document; the first one holds out the dataset's dev queries. Empty with too few pairs.
         dev: rows of the dev queries.
     """
@@ -87,6 +89,7 @@ class Problem:
     documents: Vectors
     positives: Positives
     pool: Rows
+    searched: Rows
     folds: tuple[Fold, ...]
     dev: Rows
 
@@ -94,13 +97,12 @@ class Problem:
     def dim(self) -> int:
         return int(self.queries.shape[1])
 
-    def candidates(self, fold: Fold, seed: int = 0) -> Rows:
-        """Rows that held-out queries are searched among: the whole corpus, or a sample with all their positives."""
-        count = len(self.documents)
-        if count <= CANDIDATES:
-            return np.arange(count)
-        drawn = np.random.default_rng(seed).choice(count, CANDIDATES, replace=False)
-        return np.unique(np.concatenate([drawn, self.positives.take(fold.held).rows.ravel()]))
+    def candidates(self, held: Rows, seed: int = 0) -> Rows:
+        """Rows that held-out queries are searched among: the searched ones, or a sample with all their positives."""
+        if len(self.searched) <= CANDIDATES:
+            return self.searched
+        drawn = np.random.default_rng(seed).choice(self.searched, CANDIDATES, replace=False)
+        return np.unique(np.concatenate([drawn, self.positives.take(held).rows.ravel()]))
 
 
 def judged_rows(qrels: Qrels, chunk_rows: dict[str, int]) -> list[dict[int, int]]:
@@ -175,7 +177,15 @@ def problem_of(dataset: RetrievalDataset, queries: Vectors, documents: Vectors, 
     whole = replace(dataset, qrels={"train": judged, **others})
     dev = np.array([query_rows[key] for key in dataset.qrels.get("dev", {})], dtype=np.int64)
     positives = Positives.of(judged_rows(judged, chunk_rows))
-    return Problem(queries, documents, positives, pool_rows(whole, chunk_rows), tuple(cut), dev)
+    pool = pool_rows(whole, chunk_rows)
+    return Problem(queries, documents, positives, pool, _searched_rows(whole, chunk_rows), tuple(cut), dev)
+
+
+def _searched_rows(dataset: RetrievalDataset, chunk_rows: dict[str, int]) -> Rows:
+    """Rows of all chunks but those of documents that hold positives of test alone."""
+    kept = dataset.documents_of("train")
+    out = (dataset.documents_of("test") if dataset.qrels.get("test") else set()) - kept
+    return np.array([chunk_rows[key] for key, c in dataset.corpus.items() if c.document_id not in out], dtype=np.int64)
 
 
 def ndcg_at_10(scores: NDArray[Any], positives: Positives) -> NDArray[np.float64]:
