@@ -113,20 +113,22 @@ def make_run(folder: Path, queries: int = 160, judged: bool = True, lengthen: st
     Args:
         folder: where; its row on the board is ``folder/model``.
         queries: how many; as many chunks, from 60 to 5,000.
-        judged: with verdict.json.
+        judged: with verdict.json, and with more rows than base and tuned.
         lengthen: text that makes each chunk longer.
     """
     dataset = make_dataset(queries, lengthen)
     folder.mkdir(parents=True, exist_ok=True)
     dataset.write(folder / "dataset")
     tuned = str(folder / "model")
-    rows = (
+    rows: tuple[Row, ...] = (
         make_row("bm25", dataset, 0.7, 1, "bm25"),
         make_row("all-MiniLM-L6-v2", dataset, 0.5, 2),
         make_row(tuned, dataset, 0.75, 3),
         make_row("hybrid:<i>all</i>-MiniLM-L6-v2", dataset, 0.72, 4, "hybrid"),
     )
     write_json(folder / "model" / "vectune.json", ARTIFACT)
+    if not judged:
+        rows = rows[1:3]
     clusters = {query: f"document-{i % 24}" for i, query in enumerate(dataset.queries)}
     board = Board("manuals", "test", len(dataset.corpus), queries, rows, MEASURES, True, 100, clusters)
     board.write(folder / "board.json")

@@ -255,7 +255,8 @@ def test_paper_is_light_and_shows_what_is_folded(browser: Any, report: Path) -> 
         page = one.page
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         page.emulate_media(media="print")
-        assert page.locator("details:not([open])").count() == 0
+        assert page.locator("section:not(#regressions) details:not([open])").count() == 0
+        assert page.locator(".cases details[open]").count() == 3
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert not page.locator("#explorer").is_visible() and not page.locator("#theme").is_visible()
         page.evaluate("dispatchEvent(new Event('afterprint'))")

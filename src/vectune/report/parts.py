@@ -12,6 +12,8 @@ from vectune.report.material import Material
 from vectune.report.scores import Scores
 from vectune.runs import Json
 
+MOST_GROUPS = 8  # of one grouping, the largest losses first
+
 # First screen
 
 
@@ -80,7 +82,7 @@ def gains_part(material: Material, scores: Scores | None) -> Json | None:
         for row in scores.board.rows if row is not scores.base
     ]  # fmt: skip
     rows.sort(key=lambda row: -row["gain"])
-    across = axis([value for row in rows for value in (row["gain"], row["low"], row["high"])], anchor=0.0)
+    across = axis([value for row in rows for value in (row["gain"], row["low"], row["high"])], ticks=3, anchor=0.0)
     for row in rows:
         row |= {"x": across.at(row["gain"]), "x_low": across.at(row["low"]), "x_high": across.at(row["high"])}
     ticks = [{"text": tick, "x": across.at(tick)} for tick in across.ticks]
@@ -134,6 +136,7 @@ def slices_part(material: Material) -> list[Json]:
         gain = group["candidate"] - group["base"]
         side = "same" if group["p"] > 0.05 else "up" if gain > 0 else "down"
         found.setdefault(str(group["by"]), []).append({**group, "gain": gain, "side": side})
+    found = {by: rows[:MOST_GROUPS] for by, rows in sorted(found.items(), key=lambda item: item[0] == "document")}
     return [{"by": by, "rows": rows} for by, rows in found.items() if len(rows) > 1]
 
 
@@ -153,6 +156,7 @@ def regressions_part(material: Material, scores: Scores | None, changes: Sequenc
             ]
             for role, row in rows
         }
-        answer = [shown_chunk(corpus.get(chunk), chunk, 300) for chunk in list(right)[:2]]
+        seen = {chunk for _, row in rows for chunk, _ in ranking_of(row, change.query, 5)}
+        answer = [shown_chunk(corpus.get(chunk), chunk, 300) for chunk in right if chunk not in seen][:2]
         found.append({"change": change, "text": cut(change.text, 400), "rankings": rankings, "answer": answer})
     return found
