@@ -27,8 +27,10 @@ _EDGE = "\"'“”‘’«»()[]{}<>.,;:!?…。，、；：！？"
 _ABLE = re.compile(r"\b(?:can|to|must|should|may|will) ((?:[a-z]{3,} )(?:[^\s.,;:()]+ ){1,7}[^\s.,;:()]+)")
 _BE = re.compile(r"^((?:[^\s,;:()]+ ){0,5}[^\s,;:()]+) (is|are|was|were) (?:an? |the )?([^\s].{15,})$")
 _TIME = re.compile(r"\s*\b(?:in|on|since|by|until|from) (?:[A-Z][a-z]+ )?(?:\d{1,2},? )?(?:1[5-9]|20)\d\d\b")
-_COUNT = re.compile(r"(?:\$ ?)?\b\d[\d,.]*(?: (?:million|billion|thousand|percent))?(?: ?%)? ([a-z]{3,}s)\b")
-_WHY = re.compile(r"^(.{20,}?),? (?:because|due to|as a result of|in order to|so that) ")
+_COUNT = re.compile(
+    r"(?:\$ ?)?\b\d[\d,.]*(?: (?:million|billion|thousand|percent))?(?: ?%)? ((?:[a-z]{3,} )??[a-z]{3,}s)\b"
+)
+_WHY = re.compile(r"^(.{12,}?),? (?:because|due to|as a result of|in order to|so that) ")
 _OPENER = re.compile(
     r"^(?:(?:However|Also|Moreover|Furthermore|Therefore|Thus|In addition|For example|And|But|So|While)\b,? )+"
 )
