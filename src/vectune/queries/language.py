@@ -38,6 +38,9 @@ _WORDS = {
     "uk": "і в не на що з по як для це та від або при він вона його до у за які можна якщо коли чому є",
 }  # fmt: skip
 _LISTS = {code: frozenset(words.split()) for code, words in _WORDS.items()}
+_SPOKEN_IN: dict[str, tuple[str, ...]] = {
+    word: tuple(code for code, known in _LISTS.items() if word in known) for words in _LISTS.values() for word in words
+}
 _SCRIPTS = (
     ("ja", re.compile("[\u3040-\u30ff]")),
     ("ko", re.compile("[\uac00-\ud7af]")),
@@ -59,17 +62,21 @@ def detect(text: str, least: int = 3) -> str:
         least: frequent words that must speak for the language, and it must lead by two and a quarter of them.
     """
     text = text[:4000]
-    letters = sum(character.isalpha() for character in text) or 1
-    for code, script in _SCRIPTS:
-        share = len(script.findall(text)) / letters
-        if share > (0.1 if code == "ja" else 0.3):  # Japanese mixes kana into Chinese characters
-            return code
-    words = Counter(re.findall(r"[^\W\d_]+", text.lower()))
-    cyrillic = len(_CYRILLIC.findall(text)) / letters > 0.3
-    scores = {
-        code: sum(words[word] for word in known) for code, known in _LISTS.items() if (code in ("ru", "uk")) == cyrillic
-    }
-    (best, first), (_, second) = sorted(scores.items(), key=lambda entry: -entry[1])[:2]
+    cyrillic = False
+    if not text.isascii():
+        letters = sum(character.isalpha() for character in text) or 1
+        for code, script in _SCRIPTS:
+            share = len(script.findall(text)) / letters
+            if share > (0.1 if code == "ja" else 0.3):  # Japanese mixes kana into Chinese characters
+                return code
+        cyrillic = len(_CYRILLIC.findall(text)) / letters > 0.3
+    scores = Counter(
+        code
+        for word in re.findall(r"[^\W\d_]+", text.lower())
+        for code in _SPOKEN_IN.get(word, ())
+        if (code in ("ru", "uk")) == cyrillic
+    )
+    (best, first), (_, second) = (*scores.most_common(2), ("", 0), ("", 0))[:2]
     return best if first >= least and first - second >= max(2, first / 4) else ""
 
 
