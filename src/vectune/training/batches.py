@@ -1,4 +1,4 @@
-"""Batches: every chunk once, every query once, and a table of who must not be a negative to whom."""
+"""Batches: every chunk is encoded once for all its queries, and a table says who must not be a negative to whom."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 POSITIVES_AN_EPOCH = 4  # a query with twenty answers would otherwise outweigh twenty queries
+QUERIES_A_CHUNK = 4  # of one chunk in one batch: they share its cost, but more would be less variety
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A chunk and the queries that learn it in one batch; a chunk is ten times as long, and encoded once."""
+
+    chunk: int
+    queries: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,13 @@ class Batch:
 
     Attributes:
         queries: train queries, shape (b,).
-        chunks: different chunks, first the positives in the order of the queries, then the others; shape (c,).
-        masked: True where chunk ``j`` is no negative of query ``i`` although it is not its target; shape (b, c).
+        targets: place of each query's positive in ``chunks``, shape (b,).
+        chunks: different chunks, shape (c,).
+        masked: True where a chunk is no negative of a query although it is not its target, shape (b, c).
     """
 
     queries: Ints
+    targets: Ints
     chunks: Ints
     masked: Bools
 
@@ -41,58 +52,67 @@ class Batches:
         data: what to train on.
         size: queries in a batch.
         negatives: mined chunks of each query, hardest first, -1 for none; shape (queries, depth).
-        used: how many of them go into a batch with their query; later epochs use later ones.
+        used: how many of them a chunk brings into its batch; later epochs use later ones.
         seed: of the order.
     """
 
     def __init__(self, data: TrainingData, size: int, negatives: Ints, used: int, seed: int) -> None:
         self.data, self.size, self.negatives, self.used, self.seed = data, size, negatives, used, seed
-        self._pairs = [
-            (query, rank)
-            for query, chunks in enumerate(data.positives)
-            for rank in range(min(len(chunks), POSITIVES_AN_EPOCH))
-        ]
 
     def __len__(self) -> int:
-        """Batches in an epoch; the same in each, up to queries that share their only positive."""
-        return max(1, -(-len(self._pairs) // self.size))
+        """Batches in the first epoch; others have as many, give or take one."""
+        return len(self.epoch(0))
 
-    def epoch(self, number: int) -> list[list[tuple[int, int]]]:
-        """(query, positive) of every batch of an epoch, in order."""
-        order = np.random.default_rng([self.seed, number]).permutation(len(self._pairs))
-        waiting = [self._pair(int(i), number) for i in order]
-        batches: list[list[tuple[int, int]]] = []
-        size = -(-len(waiting) // len(self))  # even batches: a short last one would have few negatives
+    def epoch(self, number: int) -> list[list[Unit]]:
+        """The units of every batch of an epoch, in order."""
+        draw = np.random.default_rng([self.seed, number])
+        units = self._units(number, draw)
+        waiting = [units[i] for i in draw.permutation(len(units))]
+        queries = sum(len(unit.queries) for unit in waiting)
+        size = -(-queries // max(1, round(queries / self.size)))  # even batches: a short one would have few negatives
+        batches: list[list[Unit]] = []
         while waiting:
             batch, waiting = _take(waiting, size, self.data.same)
             batches.append(batch)
-        while len(batches) > 1 and len(batches[-1]) < max(2, size // 4):
-            batches.pop()  # what is left over all shares one chunk: too few to learn from
+        while len(batches) > 1 and sum(len(unit.queries) for unit in batches[-1]) < max(2, size // 4):
+            batches.pop()  # what is left over shares one chunk or query: too few negatives to learn from
         return batches
 
-    def _pair(self, i: int, epoch: int) -> tuple[int, int]:
-        query, rank = self._pairs[i]
-        chunks = self.data.positives[query]
-        return query, chunks[(rank + epoch * POSITIVES_AN_EPOCH) % len(chunks)]
+    def _units(self, epoch: int, draw: np.random.Generator) -> list[Unit]:
+        learners: dict[int, list[tuple[int, int]]] = {}
+        for query, chunks in enumerate(self.data.positives):
+            for rank in range(min(len(chunks), POSITIVES_AN_EPOCH)):
+                chunk = chunks[(rank + epoch * POSITIVES_AN_EPOCH) % len(chunks)]
+                learners.setdefault(int(self.data.same[chunk]), []).append((query, chunk))
+        units = []
+        for pairs in learners.values():
+            order = [pairs[i] for i in draw.permutation(len(pairs))]
+            for start in range(0, len(order), QUERIES_A_CHUNK):
+                part = order[start : start + QUERIES_A_CHUNK]
+                units.append(Unit(part[0][1], tuple(query for query, _ in part)))
+        return units
 
-    def batch(self, pairs: list[tuple[int, int]], epoch: int) -> Batch:
-        """The pairs with their mined negatives and masks."""
-        queries = np.array([query for query, _ in pairs], dtype=np.int64)
-        targets = [chunk for _, chunk in pairs]
-        mined = [self._mined(query, epoch) for query, _ in pairs]
-        chunks = np.array(list(dict.fromkeys([*targets, *(c for row in mined for c in row)])), dtype=np.int64)
+    def batch(self, units: list[Unit], epoch: int) -> Batch:
+        """The units with their mined negatives and masks."""
+        queries = np.array([query for unit in units for query in unit.queries], dtype=np.int64)
+        targets = np.array([place for place, unit in enumerate(units) for _ in unit.queries], dtype=np.int64)
+        mined = [self._mined(unit, epoch) for unit in units]
+        chunks = np.array(
+            list(dict.fromkeys([*(unit.chunk for unit in units), *(c for row in mined for c in row)])), dtype=np.int64
+        )
         masked = np.zeros((len(queries), len(chunks)), dtype=bool)
-        for row, query in enumerate(queries):
-            masked[row] = self.data.kin(int(query), chunks)
-            masked[row] &= ~np.isin(chunks, mined[row])  # mining has already judged these
-            masked[row, row] = False
-        return Batch(queries, chunks, masked)
+        for row, (query, target) in enumerate(zip(queries, targets, strict=True)):
+            chance = ~np.isin(chunks, mined[target])  # mining has already judged its own
+            masked[row] = self.data.answers(int(query), chunks) | (self.data.kin(int(query), chunks) & chance)
+            masked[row, target] = False
+        return Batch(queries, targets, chunks, masked)
 
-    def _mined(self, query: int, epoch: int) -> list[int]:
-        row = self.negatives[query]
-        row = row[row >= 0]
-        if not len(row) or not self.used:
+    def _mined(self, unit: Unit, epoch: int) -> list[int]:
+        """Negatives of one of the unit's queries; another one's in the next epoch."""
+        if not self.used:
             return []
+        row = self.negatives[unit.queries[epoch % len(unit.queries)]]
+        row = row[row >= 0]
         return [int(row[(epoch * self.used + i) % len(row)]) for i in range(min(self.used, len(row)))]
 
     def walk(self, epoch: int, position: int) -> Iterator[tuple[int, int, Batch]]:
@@ -104,20 +124,20 @@ class Batches:
             epoch, position = epoch + 1, 0
 
 
-def _take(waiting: list[tuple[int, int]], size: int, same: Ints) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def _take(waiting: list[Unit], size: int, same: Ints) -> tuple[list[Unit], list[Unit]]:
     """Fill a batch in order; who shares a query or a chunk's text with it waits for the next."""
-    batch: list[tuple[int, int]] = []
-    left: list[tuple[int, int]] = []
+    batch: list[Unit] = []
+    left: list[Unit] = []
     queries: set[int] = set()
     chunks: set[int] = set()
-    for at, (query, chunk) in enumerate(waiting):
-        if len(batch) == size:
+    for at, unit in enumerate(waiting):
+        if len(queries) >= size:
             left.extend(waiting[at:])
             break
-        if query in queries or int(same[chunk]) in chunks:
-            left.append((query, chunk))
+        if int(same[unit.chunk]) in chunks or not queries.isdisjoint(unit.queries):
+            left.append(unit)
             continue
-        batch.append((query, chunk))
-        queries.add(query)
-        chunks.add(int(same[chunk]))
+        batch.append(unit)
+        queries.update(unit.queries)
+        chunks.add(int(same[unit.chunk]))
     return batch, left

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectune.dataset import RetrievalDataset
+from vectune.errors import DatasetError
 from vectune.splits import train_pool
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class TrainingData:
 
     Attributes:
         chunks: contents of all chunks of the corpus, in its order.
-        queries: texts of the train queries.
+        queries: texts of the train queries, each once.
         positives: for each train query, indices of its chunks, best grade first.
         dev_queries: texts of the dev queries.
         dev_grades: for each dev query, chunk index → grade.
@@ -50,7 +51,11 @@ class TrainingData:
 
     @classmethod
     def of(cls, dataset: RetrievalDataset) -> TrainingData:
-        """Take a dataset that has the splits train and dev."""
+        """Take a dataset that has the splits train and dev.
+
+        Raises:
+            DatasetError: fewer than two different queries to train on.
+        """
         index = {chunk_id: row for row, chunk_id in enumerate(dataset.corpus)}
         chunks = list(dataset.corpus.values())
         allowed = train_pool(dataset)
@@ -60,10 +65,15 @@ class TrainingData:
         for members in dataset.chunks_of.values():
             for position, chunk_id in enumerate(sorted(members, key=lambda key: dataset.corpus[key].start)):
                 place[index[chunk_id]] = position
-        train, dev = dataset.split("train"), dataset.split("dev")
+        train, dev = _by_text(dataset, "train"), dataset.split("dev")
+        if len(train) < 2:
+            raise DatasetError(
+                f"the train split of '{dataset.name}' holds {len(train)} different queries; nothing can be learnt.",
+                "At least 2 are needed, and a hundred to expect a gain.",
+            )
         return cls(
             chunks=[chunk.content for chunk in chunks],
-            queries=[dataset.queries[query].text for query in train],
+            queries=list(train),
             positives=[[index[c] for c in sorted(judged, key=lambda c: -judged[c])] for judged in train.values()],
             dev_queries=[dataset.queries[query].text for query in dev],
             dev_grades=[{index[c]: grade for c, grade in judged.items()} for judged in dev.values()],
@@ -98,3 +108,13 @@ class TrainingData:
         small = np.array([document for document in own if not self.large[document]], dtype=np.int64)
         siblings = np.isin(self.document[candidates], small)
         return siblings | self.answers(query, candidates) | self.neighbours(query, candidates)
+
+
+def _by_text(dataset: RetrievalDataset, split: str) -> dict[str, dict[str, int]]:
+    """Query text → chunk id → best grade: the same words asked twice are one query with the positives of both."""
+    found: dict[str, dict[str, int]] = {}
+    for query, judged in dataset.split(split).items():
+        own = found.setdefault(dataset.queries[query].text, {})
+        for chunk, grade in judged.items():
+            own[chunk] = max(grade, own.get(chunk, 0))
+    return found

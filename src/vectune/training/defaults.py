@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vectune.training.options import TuneOptions
 
@@ -20,7 +20,9 @@ class Settings:
     why: tuple[Reason, ...] = ()
 
 
-def settle(options: TuneOptions, queries: int, pairs: int, pool: int, lora: bool = False) -> Settings:
+def settle(
+    options: TuneOptions, queries: int, pairs: int, pool: int, lora: bool = False, static: bool = False
+) -> Settings:
     """Fill in what the options leave open.
 
     Args:
@@ -29,6 +31,7 @@ def settle(options: TuneOptions, queries: int, pairs: int, pool: int, lora: bool
         pairs: train judgments.
         pool: chunks that may serve as negatives.
         lora: whether low-rank additions are trained instead of all weights.
+        static: whether the model is a table of word vectors.
     """
     why: list[Reason] = []
 
@@ -39,7 +42,7 @@ def settle(options: TuneOptions, queries: int, pairs: int, pool: int, lora: bool
     negatives = int(choose("negatives", options.negatives, *_negatives(pool)))
     batch = int(choose("batch", options.batch, *_batch(queries, negatives)))
     epochs = choose("epochs", options.epochs, *_epochs(pairs))
-    rate = choose("rate", options.rate, *_rate(negatives, batch, lora))
+    rate = choose("rate", options.rate, *_rate(negatives, batch, lora, static))
     return Settings(epochs, batch, rate, negatives, tuple(why))
 
 
@@ -62,13 +65,8 @@ def _epochs(pairs: int) -> tuple[float, str]:
     return epochs, f"{pairs} pairs; dev decides which state is kept"
 
 
-def _rate(negatives: int, batch: int, lora: bool) -> tuple[float, str]:
+def _rate(negatives: int, batch: int, lora: bool, static: bool) -> tuple[float, str]:
+    if static:
+        return 5e-3, "a table of word vectors: a step reaches only the words in it"
     rate = 1e-4 if negatives and batch >= 32 else 5e-5
     return (rate * 10, "low-rank additions start at nothing") if lora else (rate, "by batch and negatives")
-
-
-def with_settings(options: TuneOptions, settings: Settings) -> TuneOptions:
-    """The options with everything that was open filled in."""
-    return replace(
-        options, epochs=settings.epochs, batch=settings.batch, rate=settings.rate, negatives=settings.negatives
-    )

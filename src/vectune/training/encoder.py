@@ -3,7 +3,7 @@
 A batch's texts are sorted by length and go through the model in pieces of about equal token counts: little padding,
 and pieces that stay in a processor's cache. Any module stack of sentence-transformers works, since the pieces are
 given to the stack itself; what a text is turned into (prompt, truncation, special tokens) is its own preprocessing.
-On CPUs the transformer of BERT's kin is replaced by ``packed.PackedBert``, which computes the same without padding.
+On CPUs the transformer of BERT's kin is replaced by ``embedders.packed.PackedBert``: the same without padding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vectune.training.packed import PackedBert, can_pack
+from vectune.embedders.packed import PackedBert, can_pack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

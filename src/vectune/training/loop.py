@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vectune.errors import TrainingError
 from vectune.progress import Progress, Task
-from vectune.runs import Json
 from vectune.training.batches import Batch, Batches
 from vectune.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from vectune.training.dev import DevSample
+from vectune.training.distributed import ALONE, World
 from vectune.training.encoder import Encoder, Texts
+from vectune.training.options import TuneOptions
 from vectune.training.schedule import PROBE, Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
 
 # Takes vectors of queries (b, d) and of chunks (c, d) and the batch they belong to; gives the loss to be minimised.
 Loss = Callable[[Tensor, Tensor, Batch], Tensor]
@@ -31,7 +36,18 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class State:
-    """Where a run stands; all of it is in a checkpoint."""
+    """Where a run stands; all of it is in a checkpoint.
+
+    Attributes:
+        step: steps done.
+        epoch, position: where the data's order stands.
+        best, best_step: the highest value on dev, and after how many steps it was seen.
+        since_best: looks at dev since then.
+        averaged: states in the running mean.
+        seconds_before: what earlier, killed starts have taken.
+        curve: (step, value) of every look at dev.
+        stopped: why the run ended early; empty otherwise.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -40,12 +56,9 @@ class State:
     best_step: int = 0
     since_best: int = 0
     averaged: int = 0
-    seconds: float = 0.0
+    seconds_before: float = 0.0
     curve: list[list[float]] = field(default_factory=list)
     stopped: str = ""
-
-    def to_json(self) -> Json:
-        return dict(vars(self))
 
 
 class Loop:
@@ -60,6 +73,9 @@ class Loop:
         schedule: the plan.
         folder: where checkpoints go.
         key: hash of everything the run depends on.
+        options: rates, limits and weights.
+        progress: gets ``train`` and ``dev`` events.
+        world: the processes that share each batch.
     """
 
     def __init__(
@@ -72,12 +88,15 @@ class Loop:
         schedule: Schedule,
         folder: Path,
         key: str,
-        options: Any,
+        options: TuneOptions,
         progress: Progress,
+        world: World = ALONE,
     ) -> None:
         self.encoder, self.loss, self.batches, self.dev = encoder, loss, batches, dev
         self.queries, self.chunks, self.dev_queries = texts
         self.schedule, self.folder, self.key, self.options, self.progress = schedule, folder, key, options, progress
+        self.world = world
+        self.memory = options.memory_gib * 2**30
         self.state = State()
         self._clock, self._times = (0.0, 0.0, 0.0), [0.0]
         self.best: Weights = {}
@@ -102,8 +121,8 @@ class Loop:
         self._resume()
         self.encoder.model.train()
         started = saved = time.perf_counter()
-        before = self.state.seconds
-        self._clock, self._times = (started, spent, check_seconds), []
+        before = self.state.seconds_before
+        self._clock, self._times = (started, spent + before, check_seconds), []
         with self.progress.task("train", total=self.schedule.steps, unit="steps") as task:
             task.advance(self.state.step)
             walk = self.batches.walk(self.state.epoch, self.state.position)
@@ -117,18 +136,19 @@ class Loop:
                     self._check(task)
                 if self.options.max_minutes and (due or self.state.step == PROBE):
                     self._fit()
-                self.state.seconds = before + time.perf_counter() - started
                 if time.perf_counter() - saved >= self.options.checkpoint_seconds:
                     self._save()
                     saved = time.perf_counter()
         self._save()
+        self.world.wait()
         return self.state
 
     def _fit(self) -> None:
         """Plan what is left of a time limit by what steps have taken here."""
         started, spent, check_seconds = self._clock
-        left = 60 * self.options.max_minutes - spent - (time.perf_counter() - started)
+        left = 60 * (self.options.max_minutes or 0) - spent - (time.perf_counter() - started)
         plan = self.schedule.fitted(self.state.step, float(np.median(self._times[-8:])), check_seconds, left)
+        plan = self.world.from_first(plan)
         if plan != self.schedule and self.state.step < self.schedule.steps:
             self.schedule = plan
             self._save()  # the plan came from a clock: a second start must not make another one
@@ -138,11 +158,14 @@ class Loop:
         rate = self.schedule.rate_at(self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        value = self._backward(batch)
+        value = self._backward_in_memory(batch)
         if not math.isfinite(value):
-            self.state.stopped = f"the loss became {value} at step {self.state.step + 1}"
+            self.state.stopped = f"the loss became {value} at step {self.state.step + 1}; try a lower rate, or fp32"
+            self.optimizer.zero_grad(set_to_none=True)
             return
-        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+        parameters = list(self.parameters.values())
+        self.world.add_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
@@ -154,41 +177,63 @@ class Loop:
         )  # fmt: skip
         task.advance(1, f"loss {value:.3f}, {pairs:.1f} pairs/s, dev {self.state.best:.3f}")
 
+    def _backward_in_memory(self, batch: Batch) -> float:
+        """Gradients of a batch; where memory runs out, again in smaller pieces, down to a text at a time."""
+        while True:
+            try:
+                return self._backward(batch)
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error) or self.world.size > 1:
+                    raise
+                self.optimizer.zero_grad(set_to_none=True)
+                if self.encoder.piece_tokens < 64:
+                    raise TrainingError(
+                        "memory ran out even with one text at a time.",
+                        "Choose a smaller model or --method lora, a shorter max_length, or free some memory.",
+                    ) from error
+                if self.memory:
+                    self.memory = 0.0
+                else:
+                    self.encoder.piece_tokens //= 2
+                self.progress.warn(
+                    f"memory ran out: batches now go through in pieces of {self.encoder.piece_tokens} tokens"
+                )
+
     def _backward(self, batch: Batch) -> float:
         """Gradients of the loss of one batch; in pieces where the activations would take too much memory."""
-        tokens = int(self.queries.lengths[batch.queries].sum() + self.chunks.lengths[batch.chunks].sum())
-        if tokens * self.encoder.token_bytes > self.options.memory_gib * 2**30:
-            return self._backward_in_pieces(batch)
-        queries = self.encoder.vectors(self.queries, batch.queries)
-        chunks = self.encoder.vectors(self.chunks, batch.chunks)
+        sides = [Side(self.queries, batch.queries, self.world), Side(self.chunks, batch.chunks, self.world)]
+        if sum(side.tokens for side in sides) * self.encoder.token_bytes > self.memory:
+            return self._backward_in_pieces(batch, sides)
+        queries, chunks = (
+            self.world.assembled(self.encoder.vectors(side.texts, side.rows), side.shares) for side in sides
+        )
         loss = self.loss(queries, chunks, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    def _backward_in_pieces(self, batch: Batch) -> float:
+    def _backward_in_pieces(self, batch: Batch, sides: list[Side]) -> float:
         """GradCache (Gao et al., arXiv 2101.06983): vectors first, then each piece again with its vectors' gradient."""
-        sides = ((self.queries, batch.queries), (self.chunks, batch.chunks))
         states: list[list[Tensor]] = []
+        leaves: list[Tensor] = []
         with torch.no_grad():
-            vectors = []
-            for texts, rows in sides:
-                found = None
+            for side in sides:
                 states.append([])
-                for piece in self.encoder.pieces(texts, rows):
+                parts = []
+                for piece in side.pieces(self.encoder):
                     states[-1].append(torch.get_rng_state())
-                    part = self.encoder.piece(texts, rows[piece])
-                    found = part.new_empty(len(rows), part.shape[1]) if found is None else found
-                    found[torch.from_numpy(piece)] = part
-                vectors.append(found)
-        leaves = [found.requires_grad_() for found in vectors if found is not None]
-        loss = self.loss(leaves[0], leaves[1], batch)
+                    parts.append(self.encoder.piece(side.texts, side.rows[piece]))
+                leaves.append(_in_order(parts, list(side.pieces(self.encoder))))
+        for leaf in leaves:
+            leaf.requires_grad_()
+        queries, chunks = (self.world.assembled(leaf, side.shares) for leaf, side in zip(leaves, sides, strict=True))
+        loss = self.loss(queries, chunks, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         end = torch.get_rng_state()
-        for (texts, rows), leaf, side in zip(sides, leaves, states, strict=True):
-            for piece, state in zip(self.encoder.pieces(texts, rows), side, strict=True):
+        for side, leaf, kept in zip(sides, leaves, states, strict=True):
+            for piece, state in zip(side.pieces(self.encoder), kept, strict=True):
                 torch.set_rng_state(state)  # dropout must draw what it drew the first time
-                assert leaf.grad is not None
-                self.encoder.piece(texts, rows[piece]).backward(leaf.grad[torch.from_numpy(piece)])  # type: ignore[no-untyped-call]
+                gradient = leaf.grad[torch.from_numpy(piece)] if leaf.grad is not None else None
+                self.encoder.piece(side.texts, side.rows[piece]).backward(gradient)  # type: ignore[no-untyped-call]
         torch.set_rng_state(end)
         return loss.item()
 
@@ -196,7 +241,7 @@ class Loop:
 
     def measure(self) -> float:
         """nDCG@10 on dev with the weights as they are."""
-        return self.dev.score(*self.dev_vectors())
+        return self.world.from_first(self.dev.score(*self.dev_vectors()) if self.world.first else 0.0)
 
     def dev_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Unit vectors of dev's queries and chunks."""
@@ -243,11 +288,15 @@ class Loop:
     # Checkpoints
 
     def _save(self) -> None:
+        if not self.world.first:
+            return
         tensors: Weights = {f"model.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"best.{name}": p for name, p in self.best.items()}
         tensors |= {f"average.{name}": p for name, p in self.average.items()}
         tensors |= optimizer_tensors(self.optimizer)
-        state = {"state": self.state.to_json(), "schedule": vars(self.schedule)}
+        started, spent, _ = self._clock
+        past = spent + time.perf_counter() - started
+        state = {"state": {**vars(self.state), "seconds_before": past}, "schedule": vars(self.schedule)}
         save_checkpoint(self.folder / "checkpoint", self.key, state, tensors)
 
     def _resume(self) -> None:
@@ -260,6 +309,45 @@ class Loop:
         self.best, self.average = _part(tensors, "best."), _part(tensors, "average.")
         restore_optimizer(self.optimizer, tensors)
         self.progress.say(f"going on from step {self.state.step} of {self.schedule.steps}")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a batch, queries or chunks, and which of its texts this process encodes."""
+
+    texts: Texts
+    all_rows: Ints
+    world: World
+
+    @cached_property
+    def shares(self) -> list[Ints]:
+        """Positions in ``all_rows`` of each process."""
+        return self.world.shares(self.texts.lengths[self.all_rows])
+
+    @cached_property
+    def rows(self) -> Ints:
+        """This process's texts."""
+        found: Ints = self.all_rows[self.shares[self.world.rank]]
+        return found
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of this process's texts."""
+        return int(self.texts.lengths[self.rows].sum())
+
+    def pieces(self, encoder: Encoder) -> Iterator[Ints]:
+        """Positions in ``rows``, piece by piece."""
+        return encoder.pieces(self.texts, self.rows)
+
+
+def _in_order(parts: list[Tensor], pieces: list[Ints]) -> Tensor:
+    back = np.argsort(np.concatenate(pieces), kind="stable")
+    return torch.cat(parts)[torch.from_numpy(back).to(parts[0].device)]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
 
 
 def _part(tensors: Weights, prefix: str) -> Weights:

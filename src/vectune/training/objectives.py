@@ -12,26 +12,33 @@ Objective = Callable[[Tensor, Tensor], Tensor]  # queries (b, d), chunks (c, d) 
 
 
 def info_nce(
-    queries: Tensor, chunks: Tensor, masked: Tensor, temperature: float = 0.05, symmetric: bool = True
+    queries: Tensor,
+    chunks: Tensor,
+    targets: Tensor,
+    masked: Tensor,
+    temperature: float = 0.05,
+    symmetric: bool = True,
 ) -> Tensor:
     """Softmax over the batch (van den Oord et al., arXiv 1807.03748), both ways as in CLIP (arXiv 2103.00020).
 
     Args:
         queries: unit vectors, shape (b, d).
-        chunks: unit vectors, shape (c, d), c >= b; chunk ``i`` answers query ``i``, the others are negatives.
+        chunks: unit vectors, shape (c, d).
+        targets: the chunk that answers each query, shape (b,); several queries may have the same.
         masked: True where a chunk counts neither for nor against a query, shape (b, c).
         temperature: cosines are divided by it.
-        symmetric: each of the first b chunks finds its query among the queries, too.
+        symmetric: a query's chunk must find it among the queries, too, others of the same chunk set aside.
 
     Returns:
-        The mean loss over queries (and chunks), a scalar.
+        The mean loss over queries, a scalar.
     """
     scores = (queries @ chunks.T / temperature).masked_fill(masked, float("-inf"))
-    target = torch.arange(len(queries), device=scores.device)
-    loss = cross_entropy(scores, target)
-    if symmetric:
-        loss = (loss + cross_entropy(scores[:, : len(queries)].T, target)) / 2
-    return loss
+    loss = cross_entropy(scores, targets)
+    if not symmetric:
+        return loss
+    own = torch.arange(len(queries), device=scores.device)
+    same = (targets[:, None] == targets[None, :]) & (own[:, None] != own[None, :])
+    return (loss + cross_entropy(scores[:, targets].T.masked_fill(same, float("-inf")), own)) / 2
 
 
 def distillation(

@@ -33,6 +33,7 @@ class TuneOptions:
         symmetric: let each chunk find its query among the queries as well.
         dimensions: train these prefixes of the vector too (Matryoshka), largest first; empty: the whole vector alone.
         anchor: weight that holds queries' and chunks' vectors near the base model's; 0 lets them go.
+        teacher_weight: share of a teacher's distribution in the loss, where ``finetune`` is given a teacher.
         dropout: of hidden states and attention while training. Above 0 attention is several times slower on CPUs.
         weight_decay: AdamW's, on matrices.
         warmup: share of the steps over which the rate rises.
@@ -64,6 +65,7 @@ class TuneOptions:
     symmetric: bool = True
     dimensions: tuple[int, ...] = ()
     anchor: float = 0.0
+    teacher_weight: float = 0.5
     dropout: float = 0.0
     weight_decay: float = 0.01
     warmup: float = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,21 @@ if TYPE_CHECKING:
     from vectune.training.result import TuneResult
 
 
-def save_artifact(model: SentenceTransformer, result: TuneResult, options: TuneOptions) -> None:
-    """Write the folder whole or not at all; ``SentenceTransformer(folder)`` opens it."""
+def save_artifact(
+    model: SentenceTransformer, result: TuneResult, options: TuneOptions, adapter: Path | None = None
+) -> None:
+    """Write the folder whole or not at all; ``SentenceTransformer(folder)`` opens it.
+
+    Args:
+        model: the tuned model, low-rank additions merged.
+        result: where to, and what to tell.
+        options: kept in vectune.json.
+        adapter: a folder that goes in as ``adapter/``: the low-rank additions alone, as peft reads them.
+    """
     with writing(result.path) as beside:
         model.save(str(beside), safe_serialization=True, create_model_card=False)
+        if adapter is not None:
+            shutil.copytree(adapter, beside / "adapter")
         (beside / ARTIFACT_FILE).write_text(json.dumps(_marker(result, options), indent=2) + "\n", encoding="utf-8")
         (beside / "README.md").write_text(_card(result), encoding="utf-8")
 

@@ -272,7 +272,7 @@ class PackedBert:
         return x
 
     def _embed(self, ids: Tensor, types: Tensor | None, lengths: NDArray[np.int64]) -> Tensor:
-        part: Any = self.model.embeddings  # type: ignore[union-attr]
+        part: Any = self.model.embeddings
         places = np.concatenate([np.arange(length) for length in lengths]) + self.first_position
         words = _rows_of(part.word_embeddings, ids)
         positions = part.position_embeddings(torch.from_numpy(places))

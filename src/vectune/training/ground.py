@@ -1,0 +1,123 @@
+"""What is known before the first step: tokens, the base model's vectors, mined negatives, the dev sample."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectune.embedders.local import longest_input
+from vectune.lexical import BM25
+from vectune.negatives import mine
+from vectune.progress import Progress
+from vectune.training.data import TrainingData
+from vectune.training.dev import DevSample, dev_sample
+from vectune.training.encoder import Encoder, Texts
+from vectune.training.options import TuneOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectune.protocols import Embedder
+
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int64]
+
+DEPTH = 8  # mined chunks kept for each query; later epochs use later ones
+
+
+@dataclass
+class Ground:
+    """The state of knowledge before training.
+
+    Attributes:
+        data: what is trained on.
+        queries, chunks, dev_queries: tokens of train queries, of all chunks, of dev queries.
+        negatives: mined chunks of each train query, hardest first, -1 for none; shape (queries, up to DEPTH).
+        dev: what looks at dev are measured on.
+        dev_before: the base's value there.
+        check_seconds: what a look takes.
+        query_vectors, chunk_vectors: the base's, for the anchor; shape (n, dim).
+    """
+
+    data: TrainingData
+    queries: Texts
+    chunks: Texts
+    dev_queries: Texts
+    negatives: Ints
+    dev: DevSample
+    dev_before: float
+    check_seconds: float
+    query_vectors: Floats
+    chunk_vectors: Floats
+
+
+def prepare(
+    data: TrainingData, encoder: Encoder, base: Embedder, options: TuneOptions, negatives: bool, progress: Progress
+) -> Ground:
+    """Tokenise everything once, embed it with the base, mine negatives, choose the dev sample and measure the base."""
+    with progress.task("tokenise", total=len(data.chunks), unit="chunks") as task:
+        chunks = encoder.tokenize(data.chunks, "document")
+        queries, dev_queries = encoder.tokenize(data.queries, "query"), encoder.tokenize(data.dev_queries, "query")
+        task.advance(len(data.chunks))
+    corpus, query_vectors = base.embed_documents(data.chunks), base.embed_queries(data.queries)
+    dev = dev_sample(
+        data, base.embed_queries(data.dev_queries), corpus, BM25(data.chunks), options.dev_chunks, options.seed
+    )
+    mined = np.full((len(data.queries), 0), -1, dtype=np.int64)
+    if negatives:
+        mined = mine_negatives(data, query_vectors, corpus, options, progress)
+    started = time.perf_counter()  # in the loop's own arithmetic: tuned states are compared with it
+    before = dev.score(encoder.embed(dev_queries, dev.queries), encoder.embed(chunks, dev.chunks))
+    seconds = time.perf_counter() - started
+    progress.event("dev", step=0, value=round(before, 5))
+    return Ground(data, queries, chunks, dev_queries, mined, dev, before, seconds, query_vectors, corpus)
+
+
+def mine_negatives(
+    data: TrainingData, queries: Floats, corpus: Floats, options: TuneOptions, progress: Progress
+) -> Ints:
+    """Mined chunks of each train query as chunk indices, -1 for none; shape (queries, DEPTH).
+
+    Args:
+        data: what is trained on.
+        queries: unit vectors of the train queries.
+        corpus: unit vectors of all chunks.
+        options: the margin.
+        progress: counts queries.
+    """
+    pool = np.flatnonzero(data.pool)
+    at = {int(chunk): place for place, chunk in enumerate(pool)}
+    positives = [[at[chunk] for chunk in chunks if chunk in at] for chunks in data.positives]
+    excluded = [
+        np.flatnonzero(data.answers(query, pool) | data.neighbours(query, pool)).tolist()
+        for query in range(len(data.queries))
+    ]
+    with progress.task("mine negatives", total=len(data.queries), unit="queries") as task:
+        found = mine(
+            queries, data.queries, corpus[pool], BM25([data.chunks[chunk] for chunk in pool]), positives, excluded,
+            DEPTH, margin=options.negative_margin, advance=task.advance,
+        )  # fmt: skip
+    mined: Ints = np.where(found >= 0, pool[found], -1)
+    return mined
+
+
+def truncation_notes(encoder: Encoder, data: TrainingData, chunks: Texts) -> list[str]:
+    """What is lost because the model reads only so many tokens, and what helps."""
+    limit = encoder.model.max_seq_length
+    if limit is None:
+        return []
+    full: Ints = np.flatnonzero(chunks.lengths >= limit)
+    lengths = encoder.full_lengths([data.chunks[chunk] for chunk in full]) if len(full) else full
+    cut = lengths[lengths > limit]
+    if not len(cut):
+        return []
+    lost = float((cut - limit).sum() / (chunks.lengths.sum() + (cut - limit).sum()))
+    longest = longest_input(encoder.model) or 0
+    more = f" The model can read {longest}: set max_length, at the price of time." if longest > limit else ""
+    return [
+        f"{len(cut)} of {len(chunks)} chunks are longer than the {limit} tokens the model reads; {lost:.0%} of the "
+        f"text is not seen.{more} Smaller chunks lose nothing."
+    ]

@@ -1,0 +1,87 @@
+"""The model, opened for training: dropout as asked for, low-rank additions where wanted, and all of it undone after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vectune.embedders.loading import load_model
+from vectune.embedders.local import LocalEmbedder
+from vectune.embedders.options import EmbedOptions
+from vectune.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from vectune.training.options import TuneOptions
+
+ATTRIBUTES = ("attention_dropout", "dropout_prob", "dropout")  # where attention modules keep a probability of their own
+
+
+def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder]:
+    """The model and the embedder that it is before training.
+
+    Raises:
+        ModelError: it does not exist, cannot be opened safely, or has nothing that can be trained.
+    """
+    model = load_model(options.model, trust_remote_code=options.trust_remote_code)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ModelError(f"{options.model}: the model has no weights that can be trained.")
+    embedder = LocalEmbedder(model, EmbedOptions(max_length=options.max_length), options.model)
+    if options.gradient_checkpointing and hasattr(model[0], "auto_model"):
+        transformer: Any = model[0].auto_model
+        transformer.gradient_checkpointing_enable()
+    return model, embedder
+
+
+@contextmanager
+def dropout_at(model: SentenceTransformer, value: float) -> Iterator[None]:
+    """All dropout at one value; what the model came with is put back at the end."""
+    before: list[tuple[Any, str, float]] = []
+    for module in model.modules():
+        for attribute in ("p",) if isinstance(module, torch.nn.Dropout) else ATTRIBUTES:
+            if isinstance(found := getattr(module, attribute, None), float):
+                before.append((module, attribute, found))
+                setattr(module, attribute, value)
+    try:
+        yield
+    finally:
+        for module, attribute, found in before:
+            setattr(module, attribute, found)
+
+
+def add_lora(model: SentenceTransformer, options: TuneOptions) -> Any:
+    """Freeze the model and add trainable low-rank matrices to every linear map (Hu et al., arXiv 2106.09685).
+
+    Returns:
+        peft's wrapper of the transformer, for ``merge_lora``.
+
+    Raises:
+        ModelError: the model has no transformer.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtraError("peft", "train", "LoRA") from None
+    if not hasattr(model[0], "auto_model"):
+        raise ModelError(f"{options.model}: LoRA needs a transformer, and this model has none.", "Use --method full.")
+    model.requires_grad_(False)
+    config = LoraConfig(
+        r=options.lora_rank,
+        lora_alpha=options.lora_alpha or 2 * options.lora_rank,
+        target_modules="all-linear",
+        lora_dropout=0.0,
+        task_type="FEATURE_EXTRACTION",
+    )
+    transformer: Any = model[0].auto_model
+    return get_peft_model(transformer, config)
+
+
+def merge_lora(wrapper: Any, folder: Path) -> None:
+    """Save the additions as peft's adapter, then add them to the weights for good."""
+    wrapper.save_pretrained(str(folder))
+    wrapper.merge_and_unload()

@@ -1,0 +1,113 @@
+"""Experiment trackers that people already use, fed from the loop's events. Each is imported only when named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from vectune.errors import MissingExtraError, UsageError
+from vectune.progress import Progress
+from vectune.runs import Json
+
+LOGGED = {"train": ("loss", "rate", "pairs"), "dev": ("value",)}
+
+
+class Tracker(Protocol):
+    """What a tracker must do."""
+
+    def log(self, values: dict[str, float], step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class TrackedProgress(Progress):
+    """Progress that sends losses and dev values on to trackers.
+
+    Args:
+        inner: where everything goes besides.
+        names: of the trackers.
+        folder: where trackers that write files write them.
+        config: options, shown beside the curves.
+
+    Raises:
+        UsageError: there is no such tracker.
+        MissingExtraError: its package is not installed.
+    """
+
+    def __init__(self, inner: Progress, names: tuple[str, ...], folder: Path, config: Json) -> None:
+        super().__init__(inner.events, inner.terminal)
+        for name in names:
+            if name not in TRACKERS:
+                raise UsageError(f"There is no tracker '{name}'.", f"Choose from {', '.join(TRACKERS)}.")
+        self._trackers = [TRACKERS[name](folder, config) for name in names]
+
+    def event(self, kind: str, **fields: Any) -> None:
+        super().event(kind, **fields)
+        values = {f"{kind}/{name}": float(fields[name]) for name in LOGGED.get(kind, ()) if name in fields}
+        if values:
+            for tracker in self._trackers:
+                tracker.log(values, int(fields["step"]))
+
+    def close(self) -> None:
+        """Let the trackers write what they hold."""
+        for tracker in self._trackers:
+            tracker.close()
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, config: Json) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtraError("tensorboard", "track", "--track tensorboard") from None
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self._writer.add_text("options", "\n".join(f"    {key} = {value}" for key, value in config.items()))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandbLike:
+    """Weights & Biases and Trackio, which has the same interface."""
+
+    def __init__(self, package: str, config: Json) -> None:
+        try:
+            self._module: Any = import_module(package)
+        except ImportError:
+            raise MissingExtraError(package, "track", f"--track {package}") from None
+        self._module.init(project="vectune", config=config)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self._module.log(values, step=step)
+
+    def close(self) -> None:
+        self._module.finish()
+
+
+class _MLflow:
+    def __init__(self, folder: Path, config: Json) -> None:
+        try:
+            self._module: Any = import_module("mlflow")
+        except ImportError:
+            raise MissingExtraError("mlflow", "track", "--track mlflow") from None
+        self._module.start_run()
+        self._module.log_params(config)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self._module.log_metrics({name.replace("/", "."): value for name, value in values.items()}, step=step)
+
+    def close(self) -> None:
+        self._module.end_run()
+
+
+TRACKERS: dict[str, Callable[[Path, Json], Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": lambda folder, config: _WandbLike("wandb", config),
+    "mlflow": _MLflow,
+    "trackio": lambda folder, config: _WandbLike("trackio", config),
+}
