@@ -67,7 +67,14 @@ def make_dataset(queries: int, lengthen: str = "", seed: int = 0) -> RetrievalDa
     info: Json = {
         "name": "manuals",
         "generated": True,
-        "filters": {"no_answer": {"count": 41, "examples": ["<b>what</b> is it", "page 12"]}, "duplicate": 7},
+        "filters": {
+            "written": 5048,
+            "kept": 5000,
+            "dropped": {"duplicate": 7, "names no subject": 41},
+            "examples": {"names no subject": ["<b>what</b> is it", "page 12"]},
+        },
+        "duplicates": [{"source": "a.md", "of": "b.md", "similarity": 1.0}],
+        "duplicates_left_out": 74,
         "skipped": [{"source": "manuals/<broken>.pdf", "reason": "encrypted"}],
         "warnings": ["3 documents hold no text."],
     }
@@ -136,6 +143,9 @@ def make_run(folder: Path, queries: int = 160, judged: bool = True, lengthen: st
         found = verdict(board, dataset, "all-MiniLM-L6-v2", tuned, VerdictOptions(draws=500))
         write_json(folder / "verdict.json", found.to_json())
     write_json(folder / "run.json", run_json())
+    curve = {f"{weight / 20:g}": round(0.6 + 0.2 * math.sin(weight / 9), 4) for weight in range(21)}
+    facts = {"kind": "hybrid", "weight": 0.7, "chosen_on": "dev", "queries": 80, "curve": curve}
+    write_json(folder / "retriever" / "retriever.json", facts)
     for name, seconds in (("documents", 4.2), ("chunks", 1.1), ("queries", 12.5), ("tune", 184.0), ("evaluate", 22.4)):
         write_json(folder / "stages" / f"{name}.json", {"key": name * 4, "seconds": seconds, "summary": {}})
     lines = [*events(), '{"kind": "train", "st']  # a killed run leaves a broken last line

@@ -220,7 +220,7 @@ def test_every_drawing_is_hidden_or_has_a_text(page: Page) -> None:
     drawings = [found for found in page.all("svg") if found.get("class") != "lines"]  # that one is within another
     assert len(drawings) > 10
     named = [found for found in drawings if found.get("aria-hidden") != "true"]
-    assert len(named) == 2 and all(found["role"] == "img" and found["aria-label"] for found in named)
+    assert len(named) == 3 and all(found["role"] == "img" and found["aria-label"] for found in named)
 
 
 def themes() -> list[dict[str, str]]:

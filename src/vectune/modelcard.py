@@ -124,7 +124,10 @@ def _title(marker: Json, verdict: Json | None, tuned: Row | None) -> str:
 
 def _named(text: str, tuned: Row | None) -> str:
     """The artifact called by what it is instead of by the path where it was made."""
-    return text if tuned is None else text.replace(tuned.name, "the tuned model")
+    if tuned is None:
+        return text
+    hybrid = text.replace(f"hybrid:{tuned.name}", "the hybrid of BM25 and the tuned model")
+    return hybrid.replace(tuned.name, "the tuned model")
 
 
 def _use(marker: Json, loads: bool) -> str:
@@ -171,7 +174,12 @@ def _making(marker: Json, dataset: Json | None) -> str:
         rows.append(("nDCG@10 on dev", f"{figure(dev['before'])} → {figure(dev['after'])}"))
     chosen = marker.get("chosen") or {}
     if chosen:
-        rows.append(("chosen", ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None)))
+        rows.append(
+            (
+                "chosen",
+                ", ".join(f"{name} {value}" for name, value in chosen.items() if isinstance(value, str | int | float)),
+            )
+        )
     rows.append(("vectune", str(marker.get("vectune", ""))))
     notes = [f"- {_plain(note)}" for note in marker.get("notes") or ()]
     table = ["| | |", "|---|---|", *(f"| {name} | {_plain(value)} |" for name, value in rows)]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vectune.report import facts, parts
 from vectune.report.changes import payload, rank_table, read_changes, worst
-from vectune.report.curves import curves_part
+from vectune.report.curves import curves_part, retriever_part
+from vectune.report.data import data_part
 from vectune.report.material import read_material
 from vectune.report.render import render
 from vectune.report.scores import read_scores
@@ -15,8 +16,8 @@ from vectune.runs import Json, writing
 
 SECTIONS = (
     ("board", "Board"), ("queries", "Queries"), ("ranks", "Ranks"), ("slices", "Slices"),
-    ("regressions", "Regressions"), ("training", "Training"), ("data", "Data"), ("costs", "Costs"),
-    ("made", "How it was made"),
+    ("regressions", "Regressions"), ("retriever", "Retriever"), ("training", "Training"), ("data", "Data"),
+    ("costs", "Costs"), ("made", "How it was made"),
 )  # fmt: skip
 
 
@@ -58,7 +59,8 @@ def _values(run: Path) -> Json:
         "slices": parts.slices_part(material),
         "regressions": parts.regressions_part(material, scores, worst(changes)),
         "curves": curves_part(material),
-        "data": facts.data_part(material),
+        "retriever": retriever_part(material),
+        "data": data_part(material),
         "costs": facts.costs_part(material, scores),
         "made": facts.made_part(material),
     }

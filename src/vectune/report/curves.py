@@ -21,6 +21,23 @@ def curves_part(material: Material) -> list[Json]:
     return found
 
 
+def retriever_part(material: Material) -> Json | None:
+    """What the run found best on dev for answering queries, with the measure by BM25's weight."""
+    retriever = material.retriever
+    if retriever is None or not retriever.get("curve"):
+        return None
+    points = sorted((float(weight), float(value)) for weight, value in retriever["curve"].items())
+    return {
+        "kind": str(retriever.get("kind", "")),
+        "weight": retriever.get("weight"),
+        "queries": retriever.get("queries"),
+        "model": points[0][1],
+        "best": max(value for _, value in points),
+        "bm25": points[-1][1],
+        "curve": {**_dev("nDCG@10 on dev by BM25's weight", points), "unit": "weight of BM25, the rest is the model's"},
+    }
+
+
 def _points(events: Sequence[Json], kind: str, key: str) -> Points:
     """(step, value) of the last training in events.jsonl: one that was interrupted goes on from a lower step."""
     points: Points = []
@@ -61,7 +78,8 @@ def _frame(title: str, points: Points, across: Axis, up: Axis) -> Json:
         "last": points[-1][1],
         "x_ticks": [{"x": across.at(tick), "text": across.text(tick)} for tick in across.ticks],
         "y_ticks": [{"y": 100 - up.at(tick), "text": up.text(tick)} for tick in up.ticks],
-        "rows": [{"step": round(x), "value": y} for x, y in thinned(points, 12)],
+        "rows": [{"step": f"{x:g}", "value": y} for x, y in thinned(points, 12)],
+        "unit": "step",
         "smooth": "",
         "dots": [],
         "best": None,

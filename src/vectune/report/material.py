@@ -24,6 +24,7 @@ class Material:
         board: board.json, or None.
         verdict: verdict.json, or None.
         artifact: model/vectune.json, or None.
+        retriever: retriever/retriever.json, or None.
         events: the events of events.jsonl that the report draws: train, dev, done.
         dataset: the dataset folder of the run, or None.
     """
@@ -34,6 +35,7 @@ class Material:
     board: Board | None
     verdict: Json | None
     artifact: Json | None
+    retriever: Json | None
     events: list[Json]
     dataset: RetrievalDataset | None
 
@@ -61,6 +63,7 @@ def read_material(folder: Path) -> Material:
         board=Board.read(folder / "board.json") if has_board else None,
         verdict=read_object(folder / "verdict.json"),
         artifact=read_object(folder / "model" / "vectune.json"),
+        retriever=read_object(folder / "retriever" / "retriever.json"),
         events=list(_events(folder / "events.jsonl")),
         dataset=RetrievalDataset.read(folder / "dataset") if has_dataset else None,
     )

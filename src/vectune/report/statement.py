@@ -24,14 +24,22 @@ def statement(material: Material, scores: Scores | None) -> Json:
         "short": outcome,
         "tone": TONES.get(outcome, "unsure"),
         "sentence": _own_name(sentence.removeprefix(f"{word}: "), scores),
-        "reasons": [_own_name(reason, scores) for reason in reasons],
+        "reasons": [_sentence(_own_name(reason, scores)) for reason in reasons],
         "general": verdict.get("general"),
     }
 
 
 def _own_name(text: str, scores: Scores | None) -> str:
     """The sentence with the run's artifact called by what it is instead of its path."""
-    return text if scores is None or scores.artifact is None else text.replace(scores.artifact, "the tuned model")
+    if scores is None or scores.artifact is None:
+        return text
+    hybrid = text.replace(f"hybrid:{scores.artifact}", "the hybrid of BM25 and the tuned model")
+    return hybrid.replace(scores.artifact, "the tuned model")
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it starts with a symbol such as p."""
+    return text[:1].upper() + text[1:] if text.startswith("the ") else text
 
 
 def _minus(text: str) -> str:
