@@ -15,11 +15,12 @@ A configuration file holds the top-level values and a table for each stage::
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from vectune.chunking import ChunkOptions
 from vectune.documents import DocumentOptions
@@ -100,11 +101,26 @@ def config_from(values: Json, origin: str) -> Config:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    problems = unknown_names(values, get_type_hints(Config))
     try:
-        return TypeAdapter(Config).validate_python(values)
+        config = TypeAdapter(Config).validate_python(values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise UsageError(f"{origin}: {problems}") from None
+        problems += [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+    if problems:
+        raise UsageError(f"{origin}: " + "; ".join(problems))
+    return config
+
+
+def unknown_names(values: Json, known: Mapping[str, Any], table: str = "") -> list[str]:
+    """Names that no option has, each with the nearest one that exists: pydantic ignores them in dataclasses."""
+    found = []
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            found.append(f"{table}{name}: there is no such option" + (f"; did you mean {near[0]}?" if near else ""))
+        elif dataclasses.is_dataclass(known[name]) and isinstance(value, dict):
+            found += unknown_names(value, get_type_hints(known[name]), f"{table}{name}.")
+    return found
 
 
 def read_config(path: Path | None) -> Config:

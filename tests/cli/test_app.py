@@ -54,9 +54,10 @@ def dataset(tmp_path: Path) -> Path:
     """A small sound BEIR folder to be broken."""
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
-    lines = [{"_id": f"c{n}", "title": "", "text": f"The {n}th chunk speaks of subject number {n}."} for n in range(8)]
+    subjects = ("apples", "bridges", "clouds", "drums", "engines", "forests", "glaciers", "harbours")
+    lines = [{"_id": f"c{n}", "title": "", "text": f"All about {word} today."} for n, word in enumerate(subjects)]
     (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    asked = [{"_id": f"q{n}", "text": f"subject number {n}"} for n in range(8)]
+    asked = [{"_id": f"q{n}", "text": f"what of {word}?"} for n, word in enumerate(subjects)]
     (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
     for split, wanted in (("train", range(6)), ("test", (6, 7))):
         rows = "".join(f"q{n}\tc{n}\t1\n" for n in wanted)
