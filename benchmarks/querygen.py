@@ -41,8 +41,8 @@ counts = {}
 for one in written:
     counts[one.chunk_ids[0]] = counts.get(one.chunk_ids[0], 0) + 1
 by_place = [counts.get(chunk.id, 0) for chunk in chunks]
-print(json.dumps({"seconds": seconds, "cpu": used, "per_chunk": by_place, "cached": writer.cached, "failures": len(writer.failures),
-                  "requests": writer.usage.requests}))
+print(json.dumps({"seconds": seconds, "cpu": used, "per_chunk": by_place, "cached": writer.cached,
+                  "failures": len(writer.failures), "requests": writer.usage.requests}))
 """
 
 LLAMA = """
@@ -99,8 +99,9 @@ def speed(folder: Path, count: int, concurrency: int, llama_python: str | None, 
     with OpenAIServer(delay=0.2) as server:
         ours = result(_vectune(folder, server, count, concurrency, 60.0))
         print(
-            f"vectune: {count} chunks at concurrency {concurrency}: {ours['seconds']:.2f} s ({ours['cpu']:.2f} s of CPU), "
-            f"{server.count()} requests, queries a chunk: {dict(per_chunk(ours))}, most in flight {server.most_in_flight}"
+            f"vectune: {count} chunks at concurrency {concurrency}: {ours['seconds']:.2f} s "
+            f"({ours['cpu']:.2f} s of CPU), {server.count()} requests, queries a chunk: {dict(per_chunk(ours))}, "
+            f"most in flight {server.most_in_flight}"
         )
         again = result(_vectune(folder, server, count, concurrency, 60.0))
         print(f"vectune again, from disk: {again['seconds']:.2f} s, {again['requests']} requests")

@@ -63,11 +63,15 @@ class Answers:
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._owner_file, self.owner = self._become_owner()
-        with self._errors():
-            self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")  # an answer is on the disk, not in a buffer, when put returns
-            self._db.executescript(_TABLES)
+        try:
+            with self._errors():
+                self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")  # when put returns, an answer is on disk, not in a buffer
+                self._db.executescript(_TABLES)
+        except BaseException:
+            self._give_up_ownership()
+            raise
 
     def __enter__(self) -> Answers:
         return self
@@ -80,8 +84,7 @@ class Answers:
         with self._writing() as db:
             db.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))
         self._db.close()
-        self._owner_file.close()
-        Path(self._owner_file.name).unlink(missing_ok=True)
+        self._give_up_ownership()
 
     # Answers
 
@@ -188,6 +191,10 @@ class Answers:
         if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX)
         return file, owner
+
+    def _give_up_ownership(self) -> None:
+        self._owner_file.close()
+        self._owner_path(self.owner).unlink(missing_ok=True)
 
     def _owner_path(self, owner: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{owner}.owner")

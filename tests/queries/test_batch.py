@@ -1,0 +1,123 @@
+"""The Batch API: resumable by its id, failed lines sent again, half the price."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vectune.errors import EndpointError
+from vectune.queries.answers import Answers
+from vectune.queries.llm import LLMOptions, LLMWriter
+from vectune.records import Chunk
+from vectune.testing import OpenAIServer
+
+CHUNKS = [Chunk(f"Machine number {n} drains its water through the filter behind door {n}.") for n in range(12)]
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with OpenAIServer() as running:
+        yield running
+
+
+def writer(server: OpenAIServer, **options: Any) -> LLMWriter:
+    return LLMWriter("gpt-4o-mini", LLMOptions(base_url=server.base_url, batch=True, batch_poll=0.02, **options))
+
+
+def written(one: LLMWriter) -> dict[str, int]:
+    return dict(Counter(query.chunk_ids[0] for query in one.write(CHUNKS)))
+
+
+ALL = {chunk.id: 2 for chunk in CHUNKS}
+
+
+def test_all_in_one_batch_at_half_the_price(server: OpenAIServer) -> None:
+    server.batch_seconds = 0.1
+    one = writer(server)
+    estimate = one.estimate(CHUNKS)
+    dearer = LLMWriter("gpt-4o-mini", LLMOptions(base_url=server.base_url)).estimate(CHUNKS)
+    assert estimate.money is not None and dearer.money == pytest.approx(2 * estimate.money)
+    assert written(one) == ALL
+    assert server.count() == 0 and sum(ask.path == "/v1/batches" and bool(ask.body) for ask in server.asked) == 1
+    assert one.usage.answers == 12 and one.usage.money == pytest.approx(estimate.money, rel=0.5)
+
+
+def test_failed_lines_go_again(server: OpenAIServer) -> None:
+    server.rates = {"500": 0.3, "nonsense": 0.1}
+    one = writer(server)
+    found = written(one)
+    assert len(found) + len(one.failures) == 12
+    server.rates = {}
+    again = writer(server)
+    assert written(again) == ALL
+    assert again.usage.answers == len(one.failures)
+
+
+def test_killed_run_finds_its_batch(server: OpenAIServer, own_cache: Path) -> None:
+    server.batch_seconds = 1e9
+
+    class Killed(BaseException):
+        pass
+
+    one = writer(server)
+    waits = iter(range(2))
+
+    def stop(_: float) -> None:
+        if next(waits, None) is None:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vectune.queries.batch.time.sleep", stop)
+        with pytest.raises(Killed):
+            written(one)
+    for batch in server._batches.values():
+        batch["ready"] = 0.0
+    again = writer(server)
+    assert written(again) == ALL
+    assert len(server._batches) == 1 and again.usage.requests == 0
+
+
+def test_batch_whose_id_was_lost_is_recognized(server: OpenAIServer, own_cache: Path) -> None:
+    server.batch_seconds = 0.2
+    with Answers() as answers:
+        path = answers.path
+    first = writer(server)
+    generator = first.write(CHUNKS)
+    lost: list[str] = []
+
+    def forget(self: Answers, batch: str, *rest: object) -> None:
+        lost.append(batch)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Answers, "add_batch", forget)
+        with pytest.raises(KeyboardInterrupt):
+            next(generator)
+    assert path.exists() and len(lost) == 1
+    assert written(writer(server)) == ALL
+    assert len(server._batches) == 1
+
+
+def test_forgotten_batch_is_sent_again(server: OpenAIServer) -> None:
+    with Answers() as answers:
+        answers.add_batch("batch_gone", server.base_url, "gpt-4o-mini", ["a"])
+    assert written(writer(server)) == ALL
+
+
+def test_budget(server: OpenAIServer) -> None:
+    whole = writer(server).estimate(CHUNKS).money
+    assert whole is not None
+    one = writer(server, budget=whole)
+    found = written(one)
+    assert 3 <= len(found) < 12 and "budget" in one.stopped
+    assert one.usage.money is not None and one.usage.money <= whole
+
+
+def test_server_without_batches(server: OpenAIServer) -> None:
+    server.key = "other"
+    with pytest.raises(EndpointError, match="the batch failed"):
+        written(writer(server))
