@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-SIZES = ((2_000, 1_000), (20_000, 1_000), (100_000, 1_000))  # chunks × queries
+SIZES = ((700, 250), (2_000, 1_000), (2_000, 4_000), (20_000, 1_000), (100_000, 1_000))  # chunks × queries
+LLAMA_CHUNKS = 2_000  # above, its loop takes minutes
 DIM = 384
-LLAMA_QUERIES = 100  # its loop is timed on so many and multiplied, index included as it is: every query costs the same
+LLAMA_QUERIES = 50  # its loop is timed on so many and multiplied, index included as it is: every query costs the same
 
 
 def unit(rng: np.random.Generator, rows: int, dim: int) -> Floats:
@@ -61,6 +62,9 @@ def table(vectors: Floats, prefix: str) -> dict[str, Floats]:
 
 def ours(folder: Path) -> tuple[float, float]:
     """``evaluate`` itself: board, per-query values of all default measures, ranks and rankings."""
+    import ir_measures  # noqa: F401 - loaded before the clock starts, as the peers' packages are
+
+    import vectune.encoding  # noqa: F401
     from vectune.dataset import RetrievalDataset
     from vectune.evaluation import EvaluateOptions, evaluate
     from vectune.records import Chunk, Query
@@ -190,7 +194,7 @@ def peers(llama_python: str | None, repeats: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_vectors(Path(folder), rows, queries)
             pythons = {"vectune": sys.executable, "sentence-transformers": sys.executable}
-            if llama_python:
+            if llama_python and rows <= LLAMA_CHUNKS:
                 pythons["llama-index"] = llama_python
             found = {name: best(name, Path(folder), python, repeats) for name, python in pythons.items()}
         ours = found["vectune"]["seconds"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectune.errors import UsageError
-from vectune.metrics import depth_of, first_rank, mean, measure_name, per_query
+from vectune.metrics import depth_of, mean, measure_name, per_query
 
 MEASURES = ("nDCG@10", "nDCG@3", "RR@10", "RR", "hit@1", "hit@5", "R@10", "P@5", "AP", "AP@10")
 CHUNKS = st.sampled_from([f"c{number}" for number in range(12)])
@@ -69,8 +69,3 @@ def test_names_have_one_spelling() -> None:
 def test_an_unknown_measure_is_an_error(name: str) -> None:
     with pytest.raises(UsageError):
         measure_name(name)
-
-
-def test_first_rank() -> None:
-    assert first_rank(["x", "y", "a"], {"a": 1}) == 3
-    assert first_rank(["x"], {"a": 1}) == 0

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vectune.board import Board, Costs, Row
 from vectune.dataset import RetrievalDataset
 from vectune.errors import UsageError
-from vectune.metrics import DEFAULT_MEASURES, depth_of, first_rank, measure_name, per_query
+from vectune.metrics import DEFAULT_MEASURES, Answer, depth_of, measure_name, score_answers
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
 from vectune.runs import Json
@@ -21,7 +22,7 @@ from vectune.runs import Json
 if TYPE_CHECKING:
     from vectune.encoding import EncodedDataset, Encoder
     from vectune.rankers import Ranked, Ranker, RowName
-    from vectune.retrieval import Floats
+    from vectune.retrieval import Floats, Ints
 
 __all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
 
@@ -230,25 +231,40 @@ class _Evaluation:
         return weight.value, {"weight": weight.value, "chosen_on": chosen_on, "queries": weight.queries, "curve": curve}
 
     def _scored(self, name: RowName, ranked: Ranked, costs: Costs, details: Json) -> Row:
-        ids = self.encoded.ids
-        found = {
-            query: {ids[index]: float(score) for index, score in zip(indices, scores, strict=True)}
-            for query, (indices, scores) in zip(self.qrels, ranked, strict=True)
+        ids, kept = self.encoded.ids, self.options.kept
+        answers = self._answers(ranked)
+        by_measure = score_answers(answers, self.measures)
+        rankings = {
+            query: [(ids[index], round(score, 6)) for index, score in zip(*_head(*ranking, kept), strict=True)]
+            for query, ranking in zip(self.qrels, ranked, strict=True)
         }
-        by_measure = per_query(self.qrels, found, self.measures)
         return Row(
             name=name.text,
             kind=name.kind,
             per_query={query: {m: by_measure[m][query] for m in self.measures} for query in self.qrels},
-            rankings={
-                query: [(chunk, round(score, 6)) for chunk, score in list(hits.items())[: self.options.kept]]
-                for query, hits in found.items()
-            },
-            ranks={query: first_rank(list(hits), self.qrels[query]) for query, hits in found.items()},
-            unanswered=sum(not hits for hits in found.values()),
+            rankings=rankings,
+            ranks={query: min((rank for rank, _ in a.judged if rank), default=0) for query, a in answers.items()},
+            unanswered=sum(not answer.length for answer in answers.values()),
             costs=costs,
             details=details,
         )
+
+    def _answers(self, ranked: Ranked) -> dict[str, Answer]:
+        """Where each query's ranking holds the chunks that were judged for it."""
+        found = {}
+        for (query, judged), (indices, _) in zip(self._judged.items(), ranked, strict=True):
+            ranks = [int((indices == index).argmax()) + 1 if index in indices else 0 for index, _ in judged]
+            grades = (grade for _, grade in judged)
+            found[query] = Answer(len(indices), tuple(zip(ranks, grades, strict=True)))
+        return found
+
+    @cached_property
+    def _judged(self) -> dict[str, list[tuple[int, int]]]:
+        """Query id → index in the corpus and grade of each judged chunk."""
+        place = {chunk: index for index, chunk in enumerate(self.encoded.ids)}
+        return {
+            query: [(place[chunk], grade) for chunk, grade in judged.items()] for query, judged in self.qrels.items()
+        }
 
     def _costs(self, name: RowName, encoder: Encoder | None, ranker: Ranker) -> Costs:
         from vectune.encoding import latency
@@ -271,3 +287,7 @@ class _Evaluation:
             query_ms=timing,
             truncated=encoder.truncated,
         )
+
+
+def _head(indices: Ints, scores: Floats, most: int) -> tuple[list[int], list[float]]:
+    return indices[:most].tolist(), scores[:most].tolist()

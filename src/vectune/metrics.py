@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from vectune.dataset import Qrels
 from vectune.errors import UsageError
@@ -60,15 +60,61 @@ def per_query(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_MEASURES
     Raises:
         UsageError: no such measure.
     """
+    found = {}
+    for query, judged in qrels.items():
+        order = _ordered(run.get(query, {}))
+        place = {chunk: rank for rank, chunk in enumerate(order, start=1)}
+        found[query] = Answer(len(order), tuple((place.get(chunk, 0), grade) for chunk, grade in judged.items()))
+    return score_answers(found, measures)
+
+
+class Answer(NamedTuple):
+    """All of a ranking that its measures depend on.
+
+    Attributes:
+        length: how many chunks it holds.
+        judged: for each judged chunk its 1-based rank, 0 when it is not in the ranking, and its grade.
+    """
+
+    length: int
+    judged: tuple[tuple[int, int], ...]
+
+
+def score_answers(answers: Mapping[str, Answer], measures: Sequence[str] = DEFAULT_MEASURES) -> PerQuery:
+    """Query id → its answer, to measure → query id → value. ``per_query`` for rankings that are already in order.
+
+    Thousands of queries share a few patterns of ranks and grades, so ir-measures is asked once for each pattern.
+    """
+    names = [measure_name(name) for name in measures]
+    depth = depth_of(names)
+    patterns: dict[Answer, str] = {}
+    like = {query: patterns.setdefault(_pattern(answer, depth), query) for query, answer in answers.items()}
+    values = _values(patterns, names)
+    return {name: {query: values[name][first] for query, first in like.items()} for name in names}
+
+
+def _pattern(answer: Answer, depth: int) -> Answer:
+    """The answer as the measures see it: cut at their depth, whatever the order of the judgments."""
+    seen = sorted([(rank if rank <= depth else 0, grade) for rank, grade in answer.judged])
+    return Answer(min(answer.length, depth), tuple(seen))
+
+
+def _values(patterns: Mapping[Answer, str], names: Sequence[str]) -> PerQuery:
+    """What ir-measures says of each pattern, by the query that stands for it."""
     import ir_measures
 
-    names = [measure_name(name) for name in measures]
-    objects = {ir_measures.parse_measure(re.sub("^hit@", "Success@", name)): name for name in names}
-    ranked = {query: _ranks(run[query]) for query in qrels if run.get(query)}
-    found: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in names}
-    for metric in ir_measures.iter_calc(list(objects), qrels, ranked):
-        found[objects[metric.measure]][metric.query_id] = float(metric.value)
-    return found
+    qrels: Qrels = {}
+    run: dict[str, dict[str, float]] = {}
+    for (length, judged), query in patterns.items():
+        # a chunk is named by its rank; scores only depend on the rank, so that nothing is left to be tied
+        qrels[query] = {str(rank or f"missed {place}"): grade for place, (rank, grade) in enumerate(judged)}
+        if length:
+            run[query] = {str(rank): float(length - rank) for rank in range(1, length + 1)}
+    measures = {ir_measures.parse_measure(re.sub("^hit@", "Success@", name)): name for name in names}
+    values: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in names}
+    for metric in ir_measures.iter_calc(list(measures), qrels, run):
+        values[measures[metric.measure]][metric.query_id] = float(metric.value)
+    return values
 
 
 def mean(values: Mapping[str, float]) -> float:
@@ -76,13 +122,6 @@ def mean(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values) if values else 0.0
 
 
-def _ranks(scores: Mapping[str, float]) -> dict[str, float]:
-    """Chunk id → a score that only depends on its rank, so that nothing is left to be tied."""
-    by_id = sorted(scores, reverse=True)
-    order = sorted(by_id, key=lambda chunk: -scores[chunk])  # stable: equal scores stay by id, descending
-    return {chunk: float(len(order) - rank) for rank, chunk in enumerate(order)}
-
-
-def first_rank(ranking: Sequence[str], relevant: Mapping[str, Any]) -> int:
-    """The 1-based rank of the first relevant chunk; 0 when the ranking holds none."""
-    return next((rank for rank, chunk in enumerate(ranking, start=1) if chunk in relevant), 0)
+def _ordered(scores: Mapping[str, float]) -> list[str]:
+    """Chunk ids, best first; stable, so that equal scores stay by id, descending."""
+    return sorted(sorted(scores, reverse=True), key=lambda chunk: -scores[chunk])
