@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boards import dataset
+from vectune.board import Board, Costs, Row
+from vectune.comparison import compare_boards, read_boards
+from vectune.dataset import RetrievalDataset
+from vectune.errors import GateError, InputError, UsageError
+from vectune.gates import check_gates, parse_gate
+from vectune.verdict import VerdictOptions, compare_rows, verdict
+
+QUICK = VerdictOptions(draws=1000)
+
+
+def board_of(data: RetrievalDataset, **scores: float) -> Board:
+    """A board whose rows score about so much, each query with the same luck in every row and a little of its own."""
+    queries = list(data.qrels["test"])
+    luck = np.random.default_rng(1).normal(0, 0.1, len(queries))
+    rows = []
+    for place, (name, score) in enumerate(scores.items()):
+        values = np.clip(score + luck + np.random.default_rng(place + 5).normal(0, 0.04, len(queries)), 0, 1)
+        per_query = {query: {"nDCG@10": float(v), "RR@10": float(v)} for query, v in zip(queries, values, strict=True)}
+        ranking = [("d00c0", 0.9), ("d00c1", 0.8)]
+        rows.append(Row(name, "dense", per_query, {query: ranking for query in queries}, dict.fromkeys(queries, 2),
+                        costs=Costs(dim=8, documents_per_second=10.0)))  # fmt: skip
+    clusters = {query: data.corpus[next(iter(judged))].document_id for query, judged in data.qrels["test"].items()}
+    return Board("small", "test", len(data.corpus), len(queries), tuple(rows), ("nDCG@10", "RR@10"), clusters=clusters)
+
+
+@pytest.fixture(scope="module")
+def data() -> RetrievalDataset:
+    return dataset(60)
+
+
+def test_a_clear_gain_ships_at_its_price(data: RetrievalDataset) -> None:
+    found = verdict(board_of(data, base=0.5, tuned=0.6), data, "base", "tuned", QUICK)
+    assert found.outcome == "ship" and found.sentence.startswith("Ship: nDCG@10 +.")
+    assert found.interval[0] < found.gain < found.interval[1] and found.interval[0] > 0
+    assert 0 < found.p <= found.p_corrected <= 0.05
+    assert (
+        found.cost.chunks == 240 and found.cost.minutes == 0.4 and "240 chunks need embedding again" in found.sentence
+    )
+    assert (found.queries, found.clusters, found.clustered_by) == (80, 20, "document")
+
+
+def test_a_loss_does_not_ship(data: RetrievalDataset) -> None:
+    found = verdict(board_of(data, base=0.6, tuned=0.5), data, "base", "tuned", QUICK)
+    assert found.outcome == "do not ship" and "not luck" in found.reasons[0]
+
+
+def test_a_gain_too_small_to_re_embed_for_ships_only_where_it_is_free(data: RetrievalDataset, tmp_path: Path) -> None:
+    options = replace(QUICK, worth=0.3)
+    found = verdict(board_of(data, base=0.5, tuned=0.6), data, "base", "tuned", options)
+    assert found.outcome == "do not ship" and ".300" in found.reasons[0]
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "vectune.json").write_text('{"kind": "adapter"}')
+    free = verdict(board_of(data, **{"base": 0.5, str(adapter): 0.6}), data, "base", str(adapter), options)
+    assert free.outcome == "ship" and free.cost.chunks == 0 and "no document needs embedding again" in free.sentence
+    assert (
+        verdict(board_of(data, **{"base": 0.5, "hybrid:base": 0.6}), data, "base", "hybrid:base", options).cost.chunks
+        == 0
+    )
+
+
+def test_too_few_queries_says_how_many(data: RetrievalDataset) -> None:
+    few = dataset(12)
+    found = verdict(board_of(few, base=0.5, tuned=0.52), few, "base", "tuned", QUICK)
+    assert found.outcome == "too few queries to tell"
+    assert found.queries_needed is not None and found.queries_needed > found.queries == 16
+    assert f"{found.queries_needed:,} queries" in found.sentence
+    assert verdict(board_of(data, base=0.5, tuned=0.6), data, "base", "tuned", QUICK).queries_needed is None
+
+
+def test_no_gain_with_many_queries_does_not_ship(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.5)
+    same = replace(board, rows=(*board.rows, replace(board.rows[0], name="tuned")))
+    found = verdict(same, data, "base", "tuned", QUICK)
+    assert found.outcome == "do not ship" and found.gain == 0 and found.p == 1
+
+
+def test_the_general_set_can_stop_it(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.5, tuned=0.6)
+    lost = board_of(data, base=0.6, tuned=0.5)
+    found = verdict(board, data, "base", "tuned", QUICK, general=lost)
+    assert found.outcome == "do not ship" and "general set" in found.reasons[0]
+    assert found.general is not None and not found.general.holds and found.general.gain == pytest.approx(-0.1, abs=0.02)
+    assert verdict(board, data, "base", "tuned", replace(QUICK, allowed_loss=0.2), general=lost).outcome == "ship"
+
+
+def test_every_row_is_compared_and_corrected(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.5, one=0.51, two=0.505, three=0.6)
+    found = {each.name: each for each in compare_rows(board, "base", QUICK)}
+    assert list(found) == ["one", "two", "three"]
+    assert found["three"].p_corrected == pytest.approx(3 * found["three"].p)
+    assert all(each.p_corrected >= each.p for each in found.values())
+    judged = verdict(board, data, "base", "one", QUICK)
+    assert judged.best == "three" and any("three is better still" in reason for reason in judged.reasons)
+
+
+def test_regressions_are_grouped_and_shown_side_by_side(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.6, tuned=0.6)
+    hurt = {query for query in board.clusters if "detail3" in data.queries[query].text}
+    for query in hurt:  # one group is much worse
+        board.rows[1].per_query[query]["nDCG@10"] = 0.0
+    styled = replace(data, queries={
+        key: replace(query, style="hurt" if key in hurt else "fine") for key, query in data.queries.items()
+    })  # fmt: skip
+    found = verdict(board, styled, "base", "tuned", QUICK)
+    groups = {(group.by, group.name): group for group in found.regressions.groups}
+    assert groups["style", "hurt"].hurt and not groups["style", "fine"].hurt
+    assert groups["style", "hurt"].queries == 20 and groups["style", "hurt"].candidate == 0
+    assert {by for by, _ in groups} == {
+        "style",
+        "length",
+        "words shared with the chunk",
+    }  # four queries a document: too few
+    assert any("style is 'hurt'" in reason for reason in found.reasons)
+    worst = found.regressions.worst[0]
+    assert (
+        worst["query"] in hurt and worst["gain"] < -0.3 and worst["right"] == list(data.qrels["test"][worst["query"]])
+    )
+    assert worst["base"]["ranking"] == [["d00c0", 0.9], ["d00c1", 0.8]] and worst["candidate"]["rank"] == 2
+    assert len(found.regressions.worst) == 20
+    assert found.regressions.better + found.regressions.worse + found.regressions.same == 80
+
+
+def test_the_verdict_is_plain_json(data: RetrievalDataset) -> None:
+    value = verdict(board_of(data, base=0.5, tuned=0.6), data, "base", "tuned", QUICK).to_json()
+    assert json.loads(json.dumps(value)) == value
+    assert {"outcome", "sentence", "reasons", "measure", "base", "candidate", "gain", "interval", "comparisons", "cost",
+            "general", "regressions"} <= set(value)  # fmt: skip
+
+
+def test_nothing_to_compare(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.5, tuned=0.6)
+    for base, candidate in (("base", "base"), ("base", "none"), ("none", "base")):
+        with pytest.raises(UsageError):
+            verdict(board, data, base, candidate, QUICK)
+
+
+# Gates
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("nDCG@10:+0.05", True),
+        ("nDCG@10:+0.2", False),
+        ("ndcg@10:-0.01", True),
+        ("RR@10:0.5", True),
+        ("RR@10:.9", False),
+    ],
+)
+def test_gates(data: RetrievalDataset, text: str, holds: bool) -> None:
+    board = board_of(data, base=0.5, tuned=0.6)
+    if holds:
+        assert "holds" in check_gates(board, "base", "tuned", [parse_gate(text)])[0]
+    else:
+        with pytest.raises(GateError, match="does not hold") as caught:
+            check_gates(board, "base", "tuned", [parse_gate("nDCG@10:+0.01"), parse_gate(text)])
+        assert caught.value.exit_code == 1
+
+
+def test_a_gate_met_exactly_holds() -> None:
+    data = dataset()
+    board = board_of(data, base=0.5)
+    rows = [replace(board.rows[0], name=n, per_query={q: {"nDCG@10": v} for q in board.rows[0].per_query})
+            for n, v in (("base", 0.6), ("tuned", 0.62))]  # fmt: skip
+    assert check_gates(replace(board, rows=tuple(rows)), "base", "tuned", [parse_gate("nDCG@10:+0.02")])
+
+
+@pytest.mark.parametrize("text", ["nDCG@10", "nDCG@10:", "nDCG@10:+x", ":+0.1", "F1@3:+0.1", "nDCG@10:>0.2"])
+def test_a_gate_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_gate(text)
+
+
+# Runs side by side
+
+
+def test_boards_side_by_side(data: RetrievalDataset, tmp_path: Path) -> None:
+    for name, tuned in (("first", 0.55), ("second", 0.6)):
+        board_of(data, base=0.5, tuned=tuned).write(tmp_path / name / "board.json")
+    found = compare_boards(read_boards([tmp_path / "first", tmp_path / "second"]), options=QUICK)
+    assert found.reference == ("first", "base")
+    rows = {(row.run, row.row): row for row in found.rows}
+    assert rows["first", "base"].comparison is None
+    second = rows["second", "tuned"].comparison
+    assert second is not None and second.gain == pytest.approx(0.1, abs=0.02) and second.significant
+    assert "| second | tuned |" in found.to_markdown()
+    assert json.loads(json.dumps(found.to_json()))["rows"][3]["row"] == "tuned"
+
+
+def test_boards_of_other_queries_are_not_tested(data: RetrievalDataset) -> None:
+    other = dataset(30)
+    found = compare_boards({"a": board_of(data, base=0.5), "b": board_of(other, base=0.5)}, options=QUICK)
+    assert all(row.comparison is None for row in found.rows)
+    assert any("other queries" in note for note in found.notes) and any("240" in note for note in found.notes)
+
+
+def test_a_missing_board(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no board"):
+        read_boards([tmp_path])
