@@ -54,8 +54,11 @@ class Analyzer:
 
     def words(self, text: str) -> list[str]:
         """Lower-case words in order, stop words included."""
+        runs: list[str] = _WORD.findall(text.lower())
+        if text.isascii() or not _UNSPACED_START.search(text):
+            return runs
         found: list[str] = []
-        for run in _WORD.findall(text.lower()):
+        for run in runs:
             if _UNSPACED_START.match(run) and len(run) > 2:
                 found.extend(run[i : i + 2] for i in range(len(run) - 1))
             else:

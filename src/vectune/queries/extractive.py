@@ -235,7 +235,7 @@ class _Source:
 
 def _worth_asking(line: str) -> bool:
     """A sentence with enough letters; not a table row, a list of numbers or a fragment."""
-    letters = sum(character.isalpha() for character in line)
+    letters = sum(map(str.isalpha, line))
     return letters >= 12 and letters > 0.6 * len(line.strip())
 
 
