@@ -21,6 +21,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 Span = tuple[int, int]
@@ -113,21 +115,21 @@ def document(name: str, text: str):  # type: ignore[no-untyped-def]  # noqa: ANN
 
 
 def llama_index(texts: dict[str, str], size: int, overlap: int, tokenizer: str) -> Chunks:
-    from llama_index.core.node_parser import SentenceSplitter
-
+    library = import_module("llama_index.core.node_parser")
     encode = _encoder(tokenizer)
-    splitter = SentenceSplitter(chunk_size=size, chunk_overlap=overlap, tokenizer=encode)
+    splitter = library.SentenceSplitter(chunk_size=size, chunk_overlap=overlap, tokenizer=encode)
     return {name: _located(text, splitter.split_text(text)) for name, text in texts.items()}
 
 
 def chonkie(texts: dict[str, str], size: int, overlap: int, tokenizer: str) -> Chunks:
-    from chonkie import RecursiveChunker
     from tokenizers import Tokenizer
+
+    library = import_module("chonkie")
 
     loaded = Tokenizer.from_file(tokenizer)
     loaded.no_truncation()
     loaded.no_padding()
-    chunker = RecursiveChunker(tokenizer=loaded, chunk_size=size)
+    chunker = library.RecursiveChunker(tokenizer=loaded, chunk_size=size)
     return {name: [(chunk.start_index, chunk.end_index) for chunk in chunker(text)] for name, text in texts.items()}
 
 
@@ -253,9 +255,9 @@ def main() -> None:
 
 def compare(data: Set, args: argparse.Namespace, budgets: list[int]) -> list[dict[str, object]]:
     size, overlap = args.size - 2, args.overlap
-    chunkers: dict[str, Callable[[], Chunks]] = {"vectune": lambda: ours(data.texts, args.size, overlap)}
+    chunkers: dict[str, Callable[[], Chunks]] = {"vectune": partial(ours, data.texts, args.size, overlap)}
     for peer in PEERS if args.peers else ():
-        chunkers[peer] = lambda peer=peer: by_peer(args.peers, peer, data.texts, size, overlap, tokenizer_file())
+        chunkers[peer] = partial(by_peer, args.peers, peer, data.texts, size, overlap, tokenizer_file())
     print(f"\n{data.name}: {len(data.texts)} documents, {len(data.gold)} questions, chunks of {args.size} tokens")
     print(f"{'':14}{'chunks':>7}{'s':>7}  " + "  ".join(f"recall / precision @ {budget:<5}" for budget in budgets))
     rows: list[dict[str, object]] = []
