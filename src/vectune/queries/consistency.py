@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 128  # queries scored at once
 _SAME_CONTENT = 0.85  # cosine of two chunks from which on they are taken to say the same
-_AS_GOOD = 0.95  # share of the own chunk's score, lexical and dense, that a further positive must reach
+_AS_GOOD = 0.9  # share of the own chunk's score, lexical and dense, that a further positive must reach
 _WITHOUT_VECTORS = 0.6  # share of common words that stands for the cosine where there is no embedder
 
 

@@ -1,0 +1,70 @@
+"""``vectune queries``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vectune.cli.app import app
+from vectune.dataset import RetrievalDataset
+from vectune.errors import DatasetError, OutputError, UsageError
+from vectune.records import Chunk, Query
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    corpus = {f"c{n}": Chunk(f"The text of chunk number {n}.", id=f"c{n}") for n in range(4)}
+    queries = {f"q{n}": Query(f"query [red]{n}[/red]", "question", id=f"q{n}") for n in range(4)}
+    qrels = {"train": {f"q{n}": {f"c{n}": 1} for n in range(3)}, "test": {"q3": {"c3": 1}}}
+    RetrievalDataset(corpus, queries, qrels, {"name": "demo"}).write(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def vectune(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["queries", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_shows_a_sample_as_it_is(folder: Path) -> None:
+    shown = vectune(folder)
+    assert "[red]0[/red]" in shown  # queries are no mark-up
+    assert "4 queries: 4 question" in shown
+    assert "3 queries" in vectune(folder, "--split", "train", "--show", 1)
+
+
+def test_round_trip(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "q.csv"
+    assert "4 queries" in vectune(folder, "--export", table)
+    table.write_text(table.read_text(encoding="utf-8-sig").replace("q0,train,keep", "q0,train,drop"), encoding="utf-8")
+    assert "3 kept, 0 reworded, 1 dropped" in vectune(folder, "--import", table, "--out", tmp_path / "new")
+    assert len(RetrievalDataset.read(tmp_path / "new").queries) == 3
+    assert len(RetrievalDataset.read(folder).queries) == 4
+    vectune(folder, "--import", table)
+    assert len(RetrievalDataset.read(folder).queries) == 3
+
+
+def test_foreign_folder_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    vectune(folder, "--export", tmp_path / "q.csv")
+    (folder / "dataset.json").unlink()
+    with pytest.raises(OutputError, match="vectune did not write it"):
+        vectune(folder, "--import", tmp_path / "q.csv")
+
+
+def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Name a dataset folder"):
+        vectune()
+    with pytest.raises(UsageError, match="two steps"):
+        vectune(folder, "--export", "a.csv", "--import", "b.csv")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        vectune(folder, "--import", tmp_path / "nothing.csv")
+    with pytest.raises(DatasetError, match="split 'dev'"):
+        vectune(folder, "--split", "dev")
+
+
+def test_print_prompt() -> None:
+    assert "{text}" in vectune("--print-prompt", "chunk")
+    with pytest.raises(UsageError, match="no prompt 'haiku'"):
+        vectune("--print-prompt", "haiku")
