@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -361,7 +361,9 @@ def _read_tensors(path: Path, sha256: object) -> dict[str, NDArray[np.float32]]:
 def _side(path: Path, card: Json, side: str, tensors: Mapping[str, NDArray[np.float32]]) -> Adapter:
     """One side's adapter as the card and the tensors tell it together."""
     about = card[side]
-    own = {name.split(".", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{side}.")}
+    own: dict[str, Any] = {
+        name.split(".", 1)[1]: tensor for name, tensor in tensors.items() if name.startswith(f"{side}.")
+    }
     stray = set(own) - set(TENSORS)
     try:
         if stray:
@@ -369,7 +371,8 @@ def _side(path: Path, card: Json, side: str, tensors: Mapping[str, NDArray[np.fl
         dims = {name: about[name] for name in ("dim_in", "dim_out")}
         if not all(isinstance(dim, int) and dim > 0 for dim in dims.values()):
             raise ModelError(f"dim_in and dim_out must be positive whole numbers, found {dims}.")
-        return Adapter(about["kind"], **dims, **own, activation=about.get("activation", "none"))
+        dim_in, dim_out, activation = dims["dim_in"], dims["dim_out"], about.get("activation", "none")
+        return Adapter(about["kind"], dim_in, dim_out, **own, activation=activation)
     except (KeyError, TypeError) as error:
         raise ModelError(f"{path}: '{side}' lacks or breaks a field ({error}): the file was edited.") from None
     except ModelError as error:
@@ -394,7 +397,7 @@ def read_json(path: Path) -> Json:
 
 
 def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> Embedder:
-    """The embedder of an artifact folder of kind ``adapter`` or ``query``.
+    """The embedder of an artifact folder of kind ``adapter``, ``query`` or ``bridge``.
 
     Args:
         folder: what ``tune`` wrote.
@@ -407,13 +410,24 @@ def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> E
     folder = Path(folder)
     marker = read_json(folder / ARTIFACT_FILE)
     kind, base_name = marker.get("kind"), marker.get("base")
-    if kind not in ("adapter", "query") or not isinstance(base_name, str) or not base_name:
+    if kind not in ("adapter", "query", "bridge") or not isinstance(base_name, str) or not base_name:
         raise ModelError(f"{folder / ARTIFACT_FILE}: kind {kind!r} over base {base_name!r} cannot be opened here.")
     base = open_base(base_name)
     check_base(base, base_name, str(marker.get("base_fingerprint") or ""), "artifact")
     if kind == "adapter":
         return load_adapter(folder).over(base)
+    if kind == "bridge":
+        return _open_bridge(folder, marker, base, open_base)
     return SplitEmbedder(_query_encoder(folder), base, name=folder.name)
+
+
+def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[[str], Embedder]) -> Embedder:
+    """New queries through the map, old documents as they are stored."""
+    old = open_base(str(marker.get("document_base")))
+    check_base(old, str(marker.get("document_base")), str(marker.get("document_base_fingerprint") or ""), "bridge")
+    stored = load_adapter(folder)
+    check_base(new, stored.base, stored.base_fingerprint, "bridge")
+    return SplitEmbedder(AdaptedEmbedder(new, stored.adapter), old, name=folder.name)
 
 
 def _query_encoder(folder: Path) -> Embedder:

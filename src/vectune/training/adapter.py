@@ -258,7 +258,7 @@ def _solve_few(problem: Problem, seed: int) -> Climbed:
         for pull in PULLS:
             changed = np.concatenate([without[row][pull].of(x[[row]]) for row in rows])
             for strength in STRENGTHS:
-                moved = x + np.float32(strength) * changed
+                moved: Vectors = (x + np.float32(strength) * changed).astype(np.float32)
                 scored[Setting(power, Rung("ridge"), pull, strength)] = documents.score(moved)
     base = Setting(0.0)
     best = base

@@ -190,7 +190,7 @@ def mean_positives(problem: Problem, rows: Rows) -> Vectors:
     summed = np.zeros((len(rows), problem.dim), dtype=np.float32)
     for column in range(positives.rows.shape[1]):
         summed += positives.weights[:, column, None] * problem.documents[positives.rows[:, column]]
-    return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-9)
+    return _f32(summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-9))
 
 
 # Trained
@@ -265,7 +265,8 @@ def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[tor
     """Batches of rows for ever; each query comes up equally often."""
     while True:
         order = torch.randperm(count, generator=generator)
-        yield from order.split(batch) if count < 2 * batch else order[: count // batch * batch].split(batch)
+        whole = count if count < 2 * batch else count // batch * batch
+        yield from torch.split(order[:whole], batch)  # type: ignore[no-untyped-call]
 
 
 class PoolSoftmax:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spaces import TableEmbedder, turned_space, unit
+from vectune.adapters import load_adapter, open_artifact
+from vectune.bridge import BridgeOptions, build_bridge
+from vectune.errors import DatasetError, FingerprintError
+from vectune.training.problem import Positives, judged_rows, ndcg_at_10
+
+HALF = BridgeOptions(sample=0.5)
+
+
+def moved(old: TableEmbedder, dim: int, seed: int = 1, noise: float = 0.1) -> TableEmbedder:
+    """The same texts in another space: a linear image of the old one, and noise."""
+    rng = np.random.default_rng(seed)
+    near = np.eye(old.dim) if dim == old.dim else np.zeros((dim, old.dim))
+    image = near + rng.normal(size=(dim, old.dim)) / old.dim**0.5
+    table = {text: unit(image @ v + noise * rng.normal(size=dim) / dim**0.5) for text, v in old.table.items()}
+    return TableEmbedder(f"new-{dim}", table)
+
+
+@pytest.mark.parametrize(("dim", "share"), [(16, 0.9), (24, 0.9), (12, 0.75)], ids=["same", "wider", "narrower"])
+def test_new_queries_find_what_they_are_to_find(dim: int, share: float, tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.1)
+    new = moved(old, dim)
+    found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
+    contents = [chunk.content for chunk in dataset.corpus.values()]
+    rows = {key: row for row, key in enumerate(dataset.corpus)}
+    positives = Positives.of(judged_rows(dataset.split("test"), rows))
+    queries = new.embed_queries([query.text for query in dataset.queries_of("test")])
+    stored, all_new = old.embed_documents(contents), new.embed_documents(contents)
+    truth = ndcg_at_10(queries @ all_new.T, positives).mean()
+    assert ndcg_at_10(found.query.apply(queries) @ stored.T, positives).mean() > share * truth
+    assert ndcg_at_10(queries @ found.document.apply(stored).T, positives).mean() > share * truth
+    assert found.query.dim_out == old.dim and found.document.dim_out == dim
+    if dim != old.dim:
+        assert any("has not been measured" in note for note in found.notes)
+
+
+def test_only_the_sample_is_embedded_by_the_new_model(tmp_path: Path) -> None:
+    dataset, old = turned_space(documents=120)
+    new = moved(old, 16)
+    found = build_bridge(old, new, dataset, tmp_path / "out", 0, BridgeOptions(sample=0.2))
+    contents = {chunk.content for chunk in dataset.corpus.values()}
+    asked = [text for text in new.asked if text in contents]
+    assert len(asked) == len(set(asked)) == found.sampled == round(0.2 * len(contents))
+
+
+def test_its_folder_serves_new_queries_on_the_old_index(tmp_path: Path) -> None:
+    dataset, old = turned_space()
+    new = moved(old, 24)
+    found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
+    served = open_artifact(tmp_path / "out", lambda name: {"table": old, "new-24": new}[name])
+    text = next(iter(dataset.queries.values())).text
+    np.testing.assert_allclose(served.embed_queries([text]), found.query.apply(new.embed_queries([text])))
+    np.testing.assert_array_equal(served.embed_documents([text]), old.embed_documents([text]))
+    stored = load_adapter(tmp_path / "out").document
+    assert stored is not None and stored.fingerprint == found.document.fingerprint
+    with pytest.raises(FingerprintError):
+        open_artifact(tmp_path / "out", lambda name: moved(old, 24, seed=9) if name == "new-24" else old)
+
+
+def test_dev_says_what_is_kept_and_what_is_weak(tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.1)
+    found = build_bridge(old, moved(old, 16), dataset, tmp_path / "out", 0, BridgeOptions(sample=0.9))
+    assert set(found.dev) == {"old", "new", "bridge", "moved"}
+    assert set(found.weak["chunks"]) <= set(dataset.corpus)
+    same = replace(found, dev={"old": 0.5, "new": 0.7, "bridge": 0.6, "moved": 0.4})
+    assert same.kept() == pytest.approx(0.5) and same.kept("moved") == pytest.approx(-0.5)
+    assert replace(found, dev={"old": 0.5, "new": 0.5, "bridge": 0.5, "moved": 0.5}).kept() is None
+
+
+def test_a_new_model_of_noise_is_told(tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.05)
+    rng = np.random.default_rng(0)
+    new = TableEmbedder("noise", {text: unit(rng.normal(size=16)) for text in old.table})
+    found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
+    assert any("keep the old model" in note for note in found.notes)
+
+
+def test_a_corpus_of_a_few_chunks_is_refused(tmp_path: Path) -> None:
+    dataset, old = turned_space(documents=3, chunks=3)
+    with pytest.raises(DatasetError, match="9 chunks are too few"):
+        build_bridge(old, moved(old, 16), dataset, tmp_path / "out")
