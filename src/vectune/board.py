@@ -45,7 +45,7 @@ class Costs:
         index_bytes: size of this corpus's index in memory: vectors as stored, or BM25's lists, or both.
         documents_per_second: chunks embedded a second on this machine, uncached.
         query_ms: ``median`` and ``p95`` of one query at a time, embedding and exact search, in milliseconds.
-        api_tokens: tokens that an API was asked to embed for this corpus and these queries.
+        api_tokens: tokens of the corpus as an API would bill them, estimated; 0 for a local model.
         money: their price in US dollars.
         truncated: chunks longer than what the model reads.
     """

@@ -9,17 +9,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vectune.adapters import AdaptedEmbedder
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.errors import ModelError
 from vectune.lexical import BM25
 from vectune.progress import Progress
 from vectune.protocols import Embedder
+from vectune.queries.pricing import count_tokens, price_table
 from vectune.retrieval import tie_order
 
 if TYPE_CHECKING:
@@ -80,11 +83,21 @@ class Encoder:
     def documents_per_second(self) -> float | None:
         """Chunks embedded a second, past the cache, on 64 of them; None for an API, which would charge for it."""
         embedder = _uncached(self.embedder)
-        if not self.texts or hasattr(embedder, "usage"):
+        if not self.texts or _api(embedder) is not None:
             return None
         places = np.linspace(0, len(self.texts) - 1, min(TIMED_CHUNKS, len(self.texts)), dtype=int)
         texts = [self.texts[place] for place in places]
         return round(len(texts) / max(_seconds(lambda: embedder.embed_documents(texts)), 1e-9), 1)
+
+    @cached_property
+    def api_price(self) -> tuple[int, float | None] | None:
+        """Tokens of the corpus, estimated, and what an API charges to embed them (None where its price is unknown)."""
+        name = _api(self.embedder)
+        if name is None:
+            return None
+        tokens = sum(count_tokens(text) for text in self.texts)
+        price = price_table().of(name)
+        return tokens, None if price is None else round(price.of(tokens, 0), 6)
 
     def _embed_corpus(self) -> Floats:
         dim = self.embedder.dim
@@ -184,9 +197,23 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _uncached(embedder: Embedder) -> Embedder:
-    """The embedder behind a cache."""
+    """The embedder without the cache around it, or inside it where an adapter is around that."""
     inner = getattr(embedder, "inner", None)
-    return inner if isinstance(inner, Embedder) else embedder
+    if isinstance(inner, Embedder):
+        return _uncached(inner)
+    if isinstance(embedder, AdaptedEmbedder):
+        return replace(embedder, base=_uncached(embedder.base))
+    return embedder
+
+
+def _api(embedder: Embedder) -> str | None:
+    """The name of the API that vectors are bought from, behind caches and adapters; None where nothing is bought."""
+    inside: object = embedder
+    while inside is not None:
+        if hasattr(inside, "usage"):
+            return str(getattr(inside, "name", "")).removeprefix("openai:")
+        inside = getattr(inside, "inner", None) or getattr(inside, "base", None)
+    return None
 
 
 def _array(rows: int, dim: int) -> Floats:

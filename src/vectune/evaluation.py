@@ -280,11 +280,14 @@ class _Evaluation:
         timing = latency([a + b for a, b in zip(embedding, searching, strict=True)])
         if encoder is None:
             return Costs(index_bytes=ranker.index_bytes, query_ms=timing)
+        tokens, money = encoder.api_price or (0, 0.0)
         return Costs(
             dim=name.dims or encoder.embedder.dim,
             index_bytes=ranker.index_bytes,
             documents_per_second=encoder.documents_per_second,
             query_ms=timing,
+            api_tokens=tokens,
+            money=money,
             truncated=encoder.truncated,
         )
 
