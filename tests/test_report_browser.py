@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from report_runs import HOSTILE, make_run
+from vectune.comparison import compare_boards, read_boards
 from vectune.report import write_report
+from vectune.report.compared import write_comparison
+from vectune.verdict import VerdictOptions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -262,6 +265,15 @@ def test_paper_is_light_and_shows_what_is_folded(browser: Any, report: Path) -> 
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.locator("details:not([open])").count() > 5
         assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(("width", "height", "scheme"), [WINDOWS[0], WINDOWS[3]])
+def test_runs_side_by_side_fit_the_window(browser: Any, tmp_path: Path, width: int, height: int, scheme: str) -> None:
+    runs = [make_run(tmp_path / "a", queries=20), make_run(tmp_path / ("long-name-" * 8), queries=20)]
+    compared = compare_boards(read_boards(runs), options=VerdictOptions(draws=200))
+    with Opened(browser, write_comparison(compared, tmp_path / "compare.html"), width, height, scheme) as one:
+        assert one.page.evaluate("document.documentElement.scrollWidth") == width and one.page.evaluate(WIDE) == []
+        assert one.page.evaluate(LOW_CONTRAST)[1] == [] and len(one.requests) == 1 and one.complaints == []
 
 
 def test_without_scripts_board_and_regressions_are_there(browser: Any, report: Path) -> None:
