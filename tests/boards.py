@@ -50,7 +50,8 @@ class WordEmbedder:
         self.asked += len(texts)
         found = np.stack([sum((self._direction(word) for word in text.lower().split()), np.zeros(self.dim))
                           + self.noise * self._direction(text + "!") for text in texts])  # fmt: skip
-        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+        vectors: Floats = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+        return vectors
 
     def _direction(self, word: str) -> NDArray[np.float64]:
         return _direction(word.strip("."), self.dim)

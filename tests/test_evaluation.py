@@ -12,9 +12,10 @@ import pytest
 from boards import Floats, WordEmbedder, dataset
 from vectune.board import Board
 from vectune.dataset import RetrievalDataset
-from vectune.errors import DatasetError, InputError, ModelError, UsageError
+from vectune.errors import DatasetError, EndpointError, InputError, ModelError, UsageError
 from vectune.evaluation import EvaluateOptions, evaluate
 from vectune.metrics import mean
+from vectune.testing import OpenAIServer
 
 QUICK = EvaluateOptions(timed_queries=0, cache=False)
 
@@ -170,6 +171,23 @@ def test_vectors_that_are_none_stop_the_evaluation(data: RetrievalDataset, how: 
     assert "broken" in str(caught.value)
     if how in ("nan", "zero"):
         assert data.corpus["d01c3"].text in str(caught.value)
+
+
+def test_an_api_that_fails_midway_keeps_what_was_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with OpenAIServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        options = EvaluateOptions(timed_queries=0)
+        evaluate(dataset(12), ["openai:text-embedding-3-small"], options=options)
+        server.fail("quota")
+        with pytest.raises(EndpointError):
+            evaluate(dataset(240), ["openai:text-embedding-3-small"], options=options)
+        before = sum(len(each.body["input"]) for each in server.asked)
+        row = evaluate(dataset(240), ["openai:text-embedding-3-small"], options=options).rows[0]
+        after = sum(len(each.body["input"]) for each in server.asked) - before
+        assert after < 960 + 320 - 48, "chunks that were embedded before are not asked for again"
+        assert row.costs.api_tokens and row.costs.money == pytest.approx(row.costs.api_tokens * 0.02e-6, abs=1e-6)
+        assert row.costs.documents_per_second is None
 
 
 @pytest.mark.parametrize("name", ["hybrid:bm25", "hybrid:", "m@int4", "m@256@128", "hybrid:m@int8", ""])

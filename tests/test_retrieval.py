@@ -14,7 +14,8 @@ from vectune.retrieval import tie_order, top_k, top_of_scores
 
 def unit(rng: np.random.Generator, rows: int, dim: int) -> NDArray[np.float32]:
     found = rng.normal(size=(rows, dim))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    vectors: NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return vectors
 
 
 def by_brute_force(

@@ -47,6 +47,7 @@ def evaluate(
     from vectune.progress import Progress
 
     gates = [parse_gate(text) for text in gate or ()]
+    compared = _compared(model, base, candidate, needed=verdict is not None or any(each.relative for each in gates))
     options = read_config(config)
     further = [measure_name(name) for name in (*(measure or ()), *(each.measure for each in gates))]
     scored = replace(
@@ -56,7 +57,6 @@ def evaluate(
     board = score(opened, model, split, replace(options, evaluate=scored), progress=Progress())
     _write(board, json, csv, markdown)
     show_board(board)
-    compared = (base or board.rows[0].name, candidate or board.rows[-1].name)
     if verdict is not None:
         from vectune.runs import write_json
         from vectune.verdict import verdict as judge
@@ -66,6 +66,21 @@ def evaluate(
         print(judged.sentence)
     for line in check_gates(board, *compared, gates):
         print(line)
+
+
+def _compared(models: list[str], base: str | None, candidate: str | None, needed: bool) -> tuple[str, str]:
+    """Base and candidate, known to be rows before anything is computed."""
+    from vectune.errors import UsageError
+
+    found = (base or models[0], candidate or models[-1])
+    for name in found:
+        if name not in models:
+            raise UsageError(f"'{name}' is not among the models ({', '.join(models)}).", "Name it with --model too.")
+    if needed and found[0] == found[1]:
+        raise UsageError(
+            "there is only one row: nothing to compare it with.", "Give --model twice: base and candidate."
+        )
+    return found
 
 
 def show_board(board: Board) -> None:
