@@ -21,7 +21,7 @@ LEVELS = {
     },
     2: {
         "training", "bridge", "retrieval", "encoding", "rankers", "hybrid", "board", "evaluation", "gates",
-        "regressions", "verdict", "comparison", "retriever", "report", "modelcard",
+        "regressions", "verdict", "comparison", "retriever", "report", "modelcard", "curve", "general",
     },
     3: {"config", "preparation", "pipeline"},
     4: {"cli", "integrations", "__main__"},

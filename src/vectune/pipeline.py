@@ -171,14 +171,18 @@ def evaluate(
 
 
 def report(run_folder: str | Path) -> Path:
-    """A finished run → its ``report.html``; only reads what the run wrote.
+    """A finished run → its ``report.html`` and the card of its model; otherwise only reads what the run wrote.
 
     Raises:
         InputError: the folder is no finished run.
     """
+    from vectune.modelcard import write_model_card
     from vectune.report import write_report
 
-    return write_report(Path(run_folder))
+    folder = Path(run_folder)
+    if (folder / "model" / ARTIFACT_FILE).exists():
+        write_model_card(folder)
+    return write_report(folder)
 
 
 def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: Progress | None = None) -> RunResult:

@@ -88,7 +88,22 @@ def write_queries(chunks: Path, target: Path, config: Config, progress: Progress
     kept, filters = filter_queries(written, corpus, config.filters, base, progress)
     with writing(target) as beside:
         beside.write_text("".join(map(_query_line, kept)), encoding="utf-8")
-    return {"writer": writer.name, "filters": filters.to_json()}
+    undone = left_undone(writer)
+    if undone:
+        progress.warn(f"{undone} Run the same command again to go on; what was answered is kept.")
+    return {"writer": writer.name, "filters": filters.to_json(), "unfinished": undone}
+
+
+def left_undone(writer: QueryWriter) -> str:
+    """What an LLM could not be asked or did not answer, in a sentence; empty where all went well."""
+    if not isinstance(writer, LLMWriter):
+        return ""
+    failed = (
+        f"{len(writer.failures)} requests failed, the first with: {writer.failures[0].reason}."
+        if writer.failures
+        else ""
+    )
+    return f"{failed} {writer.stopped}".strip()
 
 
 def query_writer(config: Config, progress: Progress) -> QueryWriter:

@@ -162,9 +162,13 @@ class RunFolder:
         self.path = path
 
     def finished(self, name: str, key: str, target: Path) -> Stage | None:
-        """The stage's manifest when it was made with this key and its target is there; else None."""
+        """The stage's manifest when it was made with this key and its target is there; else None.
+
+        A stage that had to leave something undone (``unfinished`` in its summary) is tried again.
+        """
         stage = self.manifest(name)
-        return stage if stage is not None and stage.key == key and target.exists() else None
+        done = stage is not None and stage.key == key and target.exists() and not stage.summary.get("unfinished")
+        return stage if done else None
 
     def manifest(self, name: str) -> Stage | None:
         """The manifest of a stage, whatever its key; None where the stage was never finished."""

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from vectune import __version__
-from vectune.cli import cache, compare, evaluate, prepare, queries, report, run, search, tune
+from vectune.cli import bridge, cache, compare, evaluate, prepare, queries, report, run, search, tune
 from vectune.errors import VectuneError
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(search.search)
 app.command()(compare.compare)
+app.command()(bridge.bridge)
 app.add_typer(cache.app, name="cache")
 
 

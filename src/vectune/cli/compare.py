@@ -18,6 +18,7 @@ def compare(
     ] = None,
     measure: Annotated[str, typer.Option(help="What differences and p-values are of.")] = "nDCG@10",
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page that opens without a network.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write it as JSON.")] = None,
 ) -> None:
     """Runs side by side, with intervals and p-values where they asked the same queries."""
@@ -32,6 +33,10 @@ def compare(
     if markdown is not None:
         with writing(markdown) as beside:
             beside.write_text(compared.to_markdown(), encoding="utf-8")
+    if html is not None:
+        from vectune.report.compared import write_comparison
+
+        write_comparison(compared, html)
     show_compared(compared)
 
 

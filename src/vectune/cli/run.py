@@ -16,7 +16,9 @@ def run(
     llm: Annotated[
         str | None, typer.Option(help="An LLM that writes the queries (OPENAI_BASE_URL, OPENAI_API_KEY).")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="full, lora, adapter, query or auto.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="full, lora, auto, adapter, query or blend; see vectune tune.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="One unreadable file ends the run.")] = False,
 ) -> None:

@@ -12,7 +12,14 @@ def tune(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The artifact folder to write.")],
     model: Annotated[str | None, typer.Option(help="The model to tune.  [default: all-MiniLM-L6-v2]")] = None,
-    method: Annotated[str | None, typer.Option(help="full, lora, adapter, query or auto.  [default: full]")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="full, lora, auto, adapter, query or blend.  [default: full; blend for extractive queries]"),
+    ] = None,
+    keep_index: Annotated[
+        bool,
+        typer.Option("--keep-index", help="Documents keep their vectors: climb from an adapter to the query encoder."),
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.")] = None,
@@ -26,7 +33,13 @@ def tune(
 
     options = override(
         read_config(config),
-        {"model": model, "seed": seed, "tune.method": method, "tune.max_minutes": max_minutes},
+        {
+            "model": model,
+            "seed": seed,
+            "tune.method": method or ("auto" if keep_index else None),
+            "tune.keep_index": keep_index,
+            "tune.max_minutes": max_minutes,
+        },
     )
     if explain:
         for what, value, why in explain_tuning(dataset, options):
@@ -35,7 +48,7 @@ def tune(
     result = tune_model(dataset, out, options, progress=Progress())
     print(
         f"{out}: {result.method} of {result.model}, dev nDCG@10 {result.dev_before:.3f} → {result.dev_after:.3f} "
-        f"in {result.seconds:.0f} s"
+        f"in {result.seconds:.1f} s"
     )
     for note in result.notes:
         print(f"  {note}")

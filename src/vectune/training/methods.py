@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.factory import open_embedder
+from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
-from vectune.training.options import TuneOptions
+from vectune.training.options import Method, TuneOptions
 from vectune.training.result import TuneResult
 
 
@@ -18,9 +22,44 @@ def tune_with(
     work: Path | None = None,
 ) -> TuneResult:
     """Tune by the method that the options name; arguments, result and errors as in ``finetune``."""
-    from vectune.training.finetune import finetune
+    method = options.method or default_method(dataset)
+    tune = over_vectors(method, options.keep_index)
+    if tune is None:
+        from vectune.training.finetune import finetune
 
-    return finetune(dataset, out, options, progress, work)
+        return finetune(dataset, out, replace(options, method=method), progress, work)
+    return tune(dataset, out, open_embedder(options.model, progress=progress), options.seed, progress=progress)
+
+
+def default_method(dataset: RetrievalDataset) -> Method:
+    """What to do where nobody says.
+
+    Queries cut from the chunks themselves teach that a query shares its chunk's words, which harms where people's do
+    not (docs/unlabelled.md); the blend learns from the corpus alone.
+    """
+    cut = all(query.writer == "extractive" for query in dataset.queries.values())
+    return "blend" if cut else "full"
+
+
+def over_vectors(method: Method, keep_index: bool) -> Callable[..., TuneResult] | None:
+    """The function of a method that works over an embedder's vectors; None for those that train the whole model.
+
+    Raises:
+        UsageError: the index is to be kept, and the method needs every document embedded again.
+    """
+    from vectune.training.adapter import tune_adapter
+    from vectune.training.blend import tune_blend
+    from vectune.training.query import tune_keeping_index, tune_query_encoder
+
+    keeping: dict[Method, Callable[..., TuneResult]] = {"adapter": tune_adapter, "query": tune_query_encoder}
+    if not keep_index:
+        return {**keeping, "blend": tune_blend}.get(method)
+    if method != "auto" and method not in keeping:
+        raise UsageError(
+            f"--keep-index: the method '{method}' needs every document embedded again.",
+            "Use --method auto, adapter or query.",
+        )
+    return {**keeping, "auto": tune_keeping_index}[method]
 
 
 def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, str, str]]:
@@ -29,5 +68,11 @@ def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, 
     from vectune.training.data import TrainingData
     from vectune.training.defaults import settle
 
-    data = TrainingData.of(with_dev(dataset, options.seed))
-    return list(settle(options, len(data.queries), sum(map(len, data.positives)), int(data.pool.sum())).why)
+    method = options.method or default_method(dataset)
+    found: list[tuple[str, str, str]] = [
+        ("method", method, "as asked" if options.method else "from where the queries come")
+    ]
+    if method in ("full", "lora", "auto"):
+        data = TrainingData.of(with_dev(dataset, options.seed))
+        found += settle(options, len(data.queries), sum(map(len, data.positives)), int(data.pool.sum())).why
+    return found

@@ -10,7 +10,7 @@ from typing import Literal
 
 from vectune.embedders.models import DEFAULT_MODEL
 
-Method = Literal["full", "lora", "auto", "adapter", "query"]
+Method = Literal["full", "lora", "auto", "adapter", "query", "blend"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -20,7 +20,9 @@ class TuneOptions:
 
     Attributes:
         method: ``full`` trains every weight, ``lora`` low-rank additions, ``auto`` both as far as dev asks for it;
-            ``adapter`` and ``query`` leave the documents' vectors as they are.
+            ``adapter`` and ``query`` leave the documents' vectors as they are; ``blend`` adds a lexical tail to every
+            vector. None: ``blend`` for queries that were cut from the chunks themselves, else ``full``.
+        keep_index: never ask for a document to be embedded again: ``auto`` climbs from an adapter to the query encoder.
         model: the model to start from; see the grammar of names.
         seed: seeds the order of the data and everything else that is drawn. Same seed, same machine: same weights.
         epochs: passes over the training pairs. None: from the number of pairs.
@@ -52,7 +54,8 @@ class TuneOptions:
         track: experiment trackers to log to: ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``.
     """
 
-    method: Method = "full"
+    method: Method | None = None
+    keep_index: bool = False
     model: str = DEFAULT_MODEL
     seed: int = 0
     epochs: float | None = None
