@@ -162,7 +162,7 @@ class Tuning:
             loop.put(weights)
         result = TuneResult(
             path=out,
-            method=self.options.method,
+            method=self.options.method or "full",
             model=self.options.model,
             base_fingerprint=fingerprint,
             dev_before=round(ground.dev_before, 5),
