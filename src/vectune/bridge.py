@@ -1,7 +1,7 @@
 """The bridge: after tuning, queries of the new model search the index that still holds the old vectors.
 
-Two maps are learnt from a sample of chunks and from queries that both models embed: new → old for queries, old → new for
-vectors that are moved without the model. A ridge regression pulled to the identity (or, between spaces of different
+Two maps are learnt from a sample of chunks and from queries that both models embed: new → old for queries, old → new
+for vectors that are moved without the model. A ridge regression pulled to the identity (or, between spaces of different
 dimension, to nothing) brings the spaces together. Its transpose brings queries to the old documents, because
 q · (W d) = (Wᵀ q) · d. From there the adapter ladder goes on with the judged queries over the old vectors.
 """

@@ -266,7 +266,7 @@ def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[tor
     while True:
         order = torch.randperm(count, generator=generator)
         whole = count if count < 2 * batch else count // batch * batch
-        yield from torch.split(order[:whole], batch)  # type: ignore[no-untyped-call]
+        yield from torch.split(order[:whole], batch)
 
 
 class PoolSoftmax:

@@ -1,8 +1,7 @@
 """The query encoder alone: every weight trains, but only on queries, against document vectors that stay as they are.
 
-Nothing is embedded again, and since only short texts are encoded a run takes seconds. What the encoder puts out goes
-through the start of the adapter ladder (the documents' whitening) where held-out queries like that, and it is trained
-through it, so that both fit each other.
+Nothing is embedded again, and since only short texts are encoded a run takes seconds. The encoder starts where the
+adapter ladder ended: what it puts out goes through the ladder's adapter, and it is trained through it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vectune.adapters import Adapter, StoredAdapter, identity
+from vectune.adapters import Adapter, StoredAdapter
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.machine import fast_bf16
 from vectune.errors import DatasetError, ModelError, TrainingError
@@ -30,10 +29,12 @@ from vectune.training.adapter import (
     FEW,
     Candidates,
     Climbed,
-    HeldOut,
     LadderOptions,
+    Starts,
     climb,
     embed_dataset,
+    fit_all,
+    leads,
     notes_on,
 )
 from vectune.training.encoder import Encoder, Texts
@@ -91,15 +92,26 @@ class Encoded:
         model: the tuned model.
         adapter: what its vectors pass through; the identity where nothing.
         scores: nDCG@10 of each dev query.
-        base: the same for the base.
-        chosen: steps, share in the mixture with the base, whitening.
+        base: the same for the base; ``start``: for the base's encoder with the adapter.
+        chosen: steps, share in the mixture with the base, the adapter's settings.
     """
 
     model: SentenceTransformer
     adapter: Adapter
     scores: Scores
     base: Scores
+    start: Scores
     chosen: dict[str, object]
+
+    @property
+    def better(self) -> bool:
+        """True where training the encoder gained over the adapter alone."""
+        return leads(self.scores, self.start)
+
+    @property
+    def gains(self) -> bool:
+        """True where encoder and adapter together beat the base."""
+        return float(self.scores.mean()) > float(self.base.mean())
 
 
 def tune_query_encoder(
@@ -164,15 +176,15 @@ def _tune(
     dataset = _with_dev(dataset, seed, needed=not ladder)
     queries, documents = embed_dataset(dataset, embedder)
     given = time.perf_counter()
-    climbed = climb(dataset, queries, documents, seed, LadderOptions(), progress) if ladder else None
+    climbed = climb(dataset, queries, documents, seed, LadderOptions(), progress)
     encoded = None
     if model is not None and dataset.qrels.get("dev") and len(queries) >= FEW:
         problem = problem_of(dataset, queries, documents, 2, seed)
         texts = [dataset.queries[key].text for key in trained_queries(dataset)]
-        encoded = encode_queries(problem, texts, model, seed, options, climbed, progress)
+        encoded = encode_queries(problem, texts, model, climbed, seed, options, progress)
     seconds = {"training_seconds": round(time.perf_counter() - given, 2)}
-    notes = notes_on(dataset, queries, climbed) if climbed else []
-    if encoded is not None and _worth(encoded, climbed):
+    notes = notes_on(dataset, queries, climbed)
+    if encoded is not None and (encoded.better or (encoded.gains and not ladder)):
         result = TuneResult(
             out,
             "query",
@@ -187,21 +199,18 @@ def _tune(
         stored = StoredAdapter(encoded.adapter, None, embedder.name, embedder.fingerprint)
         write_query_encoder(out, encoded.model, stored, embedder, result)
         return result
-    adapter, chosen = identity(embedder.dim), {"settings": [], **seconds}
-    before = after = float(encoded.base.mean()) if encoded else 0.0
-    if climbed is not None:
-        adapter, before, after = climbed.adapter, climbed.dev_before, climbed.dev_after
-        chosen["settings"] = [setting.describe() for setting in climbed.settings]
-    else:
-        notes = [*notes, "no tuned query encoder beats the base on dev: the base is the result."]
+    if model is not None:
+        notes.append("tuning the query encoder added nothing on dev: the adapter alone is the result.")
+    settings = [setting.describe() for setting in climbed.settings]
+    adapter = climbed.adapter
     result = TuneResult(
         out,
         "adapter",
         embedder.name,
         embedder.fingerprint,
-        before,
-        after,
-        chosen,
+        climbed.dev_before,
+        climbed.dev_after,
+        {"settings": settings, **seconds},
         time.perf_counter() - started,
         tuple(notes),
     )
@@ -224,20 +233,13 @@ def _with_dev(dataset: RetrievalDataset, seed: int, needed: bool) -> RetrievalDa
     return dataset
 
 
-def _worth(encoded: Encoded, climbed: Climbed | None) -> bool:
-    """True where dev prefers the encoder: over the base, and over the ladder's adapter where one was climbed."""
-    if climbed is None:
-        return float(encoded.scores.mean()) > float(encoded.base.mean())
-    return float(encoded.scores.mean()) > climbed.dev_after
-
-
 def encode_queries(
     problem: Problem,
     texts: list[str],
     model: SentenceTransformer,
+    climbed: Climbed,
     seed: int = 0,
     options: QueryOptions = DEFAULTS,
-    climbed: Climbed | None = None,
     progress: Progress = SILENT,
 ) -> Encoded:
     """Train a copy of the model on the first fold's train queries; its held-out queries are dev.
@@ -246,21 +248,21 @@ def encode_queries(
         problem: with at least one fold.
         texts: of ``problem.queries``.
         model: the base; stays as it is.
+        climbed: the ladder's outcome; its settings are fitted on the fold's train queries to start from.
         seed: of the order.
         options: see ``QueryOptions``.
-        climbed: the ladder's outcome, whose start is taken over; None looks for the start itself.
         progress: told steps and looks at dev.
     """
     torch.manual_seed(seed)
-    board = HeldOut(problem, seed, LadderOptions())
-    power = climbed.settings[0].power if climbed else board.start()
-    fold, start = problem.folds[0], board.starts[power]
-    run = _Run(problem, fold, texts, copy.deepcopy(model), start, options, seed, progress)
+    fold = problem.folds[0]
+    adapter = fit_all(problem, climbed.settings, seed, Starts(problem, seed), (fold.train, fold.pool))
+    run = _Run(problem, fold, texts, copy.deepcopy(model), adapter, options, seed, progress)
     base = Candidates(problem, fold.held, seed).score(problem.queries[fold.held])
-    weights, scores, chosen = run.go(base)
+    weights, scores, start, chosen = run.go()
     run.put(weights)
-    adapter = identity(problem.dim) if power == 0 else Adapter("linear", problem.dim, problem.dim, skip=start)
-    return Encoded(run.finished(), adapter, scores, base, {"rung": "query encoder", "whitening": power, **chosen})
+    through = [setting.describe() for setting in climbed.settings]
+    chosen = {"rung": "query encoder", "adapter": through, **chosen}
+    return Encoded(run.finished(), adapter, scores, base, start, chosen)
 
 
 class _Run:
@@ -272,7 +274,7 @@ class _Run:
         fold: Fold,
         texts: list[str],
         model: SentenceTransformer,
-        start: NDArray[np.float32],
+        adapter: Adapter,
         options: QueryOptions,
         seed: int,
         progress: Progress,
@@ -284,13 +286,13 @@ class _Run:
         self.train = self.encoder.tokenize([texts[row] for row in fold.train], "query")
         self.dev: Texts = self.encoder.tokenize([texts[row] for row in fold.held], "query")
         self.candidates = Candidates(problem, fold.held, seed)
-        self.start, self.turn = start, torch.from_numpy(start)
+        self.adapter, self.through = adapter, as_torch(adapter)
         self.rng = np.random.default_rng(seed)
         self.softmax = PoolSoftmax(problem.documents, fold.pool, problem.positives.take(fold.train), self.rng)
         self.base: Weights = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    def go(self, base: Scores) -> tuple[Weights, Scores, dict[str, object]]:
-        """Train, then take what dev likes best of the best state and its mixtures with the base."""
+    def go(self) -> tuple[Weights, Scores, Scores, dict[str, object]]:
+        """Train, then take the best state or mixture with the base by dev; also the scores at the start."""
         count, options = len(self.train), self.options
         steps = int(np.clip(math.ceil(options.epochs * count / options.batch), LEAST_STEPS, MOST_STEPS))
         adam = torch.optim.AdamW(self.model.parameters(), lr=options.rate, weight_decay=0.01)
@@ -318,9 +320,9 @@ class _Run:
                 late = options.seconds and time.perf_counter() - started > options.seconds
                 if since >= options.patience or late:
                     break
-        return self._mixed(best[1], best[2], base)
+        return self._mixed(best[1], best[2])
 
-    def _mixed(self, tuned: Weights | None, step: int, base: Scores) -> tuple[Weights, Scores, dict[str, object]]:
+    def _mixed(self, tuned: Weights | None, step: int) -> tuple[Weights, Scores, Scores, dict[str, object]]:
         self.put(self.base)
         found: list[tuple[Weights, Scores, float]] = [(self.base, self.look(), 0.0)]
         for share in SHARES if tuned is not None else ():
@@ -328,14 +330,14 @@ class _Run:
             self.put(mixed)
             found.append((mixed, self.look(), share))
         weights, scores, share = max(found, key=lambda item: float(item[1].mean()))
-        return weights, scores, {"best_step": step, "share": share}
+        return weights, scores, found[0][1], {"best_step": step, "share": share}
 
     def _step(self, adam: torch.optim.Optimizer, rows: NDArray[np.int64], rate: float) -> float:
         self.model.train()
         for group in adam.param_groups:
             group["lr"] = rate
         vectors = self.encoder.vectors(self.train, rows).cpu()
-        loss = self.softmax.loss(F.normalize(vectors @ self.turn.T, dim=1), rows, self.options.temperature)
+        loss = self.softmax.loss(F.normalize(self.through(vectors), dim=1), rows, self.options.temperature)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(f"the loss became {value}.", "Lower the rate.")
@@ -353,7 +355,7 @@ class _Run:
     def look(self) -> Scores:
         """nDCG@10 of each dev query with the weights as they are."""
         vectors: Vectors = self.encoder.embed(self.dev)
-        return self.candidates.score(np.asarray(vectors @ self.start.T, dtype=np.float32))
+        return self.candidates.score(self.adapter.apply(vectors))
 
     def _weights(self) -> Weights:
         return {name: p.detach().clone() for name, p in self.model.named_parameters()}
@@ -368,6 +370,23 @@ class _Run:
         """The model, in eval mode and with the dropout it came with."""
         self.restore()
         return self.model.eval()
+
+
+def as_torch(adapter: Adapter) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The adapter, without the scaling to unit norm, with gradients for what goes in."""
+    parts = {name: torch.from_numpy(tensor) for name, tensor in adapter.tensors().items()}
+    if adapter.activation not in ("none", "relu"):
+        raise ValueError(f"the ladder makes no adapter with the activation '{adapter.activation}'.")
+
+    def through(x: torch.Tensor) -> torch.Tensor:
+        y = x @ parts["skip"].T if "skip" in parts else x
+        y = y + parts["bias"] if "bias" in parts else y
+        if "down" not in parts:
+            return y
+        hidden = F.linear(x, parts["down"], parts.get("down_bias"))
+        return y + (F.relu(hidden) if adapter.activation == "relu" else hidden) @ parts["up"].T
+
+    return through
 
 
 class _Order:

