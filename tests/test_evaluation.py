@@ -11,7 +11,7 @@ import pytest
 
 from boards import Floats, WordEmbedder, dataset
 from vectune.board import Board
-from vectune.dataset import RetrievalDataset
+from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError, EndpointError, InputError, ModelError, UsageError
 from vectune.evaluation import EvaluateOptions, evaluate
 from vectune.metrics import mean
@@ -202,6 +202,26 @@ def test_more_dimensions_than_there_are(data: RetrievalDataset, monkeypatch: pyt
     monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: WordEmbedder())
     with pytest.raises(ModelError, match="asks for 64 dimensions, but the model has 32"):
         evaluate(data, ["words@64"], options=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("judged", "told"),
+    [
+        ({"nosuch": {"d00c0": 1}}, "query 'nosuch'"),
+        ({"qd00c0": {"x": 1}}, "chunk 'x'"),
+        ({"qd00c0": {}}, "no chunk"),
+    ],
+)
+def test_judgments_of_what_there_is_not(data: RetrievalDataset, judged: Qrels, told: str) -> None:
+    with pytest.raises(DatasetError, match=told):
+        evaluate(replace(data, qrels={"test": judged}), ["bm25"], options=QUICK)
+
+
+def test_two_models_of_one_name_are_two_rows(data: RetrievalDataset) -> None:
+    same = WordEmbedder("same")
+    board = evaluate(data, [same, WordEmbedder("same", noise=4.0), same], options=QUICK)
+    assert [row.name for row in board.rows] == ["same", "same (2)"]
+    assert board.rows[0].measures["nDCG@10"] > board.rows[1].measures["nDCG@10"]
 
 
 def test_nothing_to_score(data: RetrievalDataset) -> None:

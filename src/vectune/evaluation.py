@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vectune.board import Board, Costs, Row
-from vectune.dataset import RetrievalDataset
-from vectune.errors import UsageError
+from vectune.dataset import Qrels, RetrievalDataset
+from vectune.errors import DatasetError, UsageError
 from vectune.metrics import DEFAULT_MEASURES, Answer, depth_of, measure_name, score_answers
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
@@ -88,14 +88,14 @@ def evaluate(
         The board, rows in the order of ``models``; a model named twice has one row.
 
     Raises:
-        DatasetError: the dataset has no such split.
+        DatasetError: the dataset has no such split, or its judgments name what it does not hold.
         UsageError: a name or a measure that nothing can be made of; nothing has been computed then.
         ModelError: a model cannot be loaded, or answers with vectors that are none.
         EndpointError: an API failed; what it answered before is in the cache.
     """
     from vectune.encoding import EncodedDataset
 
-    qrels = dataset.split(split)
+    qrels = _known(dataset, split)
     named = _named(models)
     measures = options.all_measures()
     encoded = EncodedDataset(dataset, language=options.language, cache=options.cache, progress=progress)
@@ -119,6 +119,19 @@ def evaluate(
         clustered_by=clustered_by,
         notes=tuple(dict.fromkeys([*work.notes, *_notes(clusters, clustered_by, dataset, split)])),
     )
+
+
+def _known(dataset: RetrievalDataset, split: str) -> Qrels:
+    """The split's judgments, all of queries and chunks that there are: one made in memory was never checked."""
+    qrels = dataset.split(split)
+    for query, judged in qrels.items():
+        missing = [f"query '{query}'"] if query not in dataset.queries else []
+        missing += [f"chunk '{chunk}'" for chunk in judged if chunk not in dataset.corpus]
+        if missing:
+            raise DatasetError(f"the {split} judgments of '{dataset.name}' name the unknown {missing[0]}.")
+        if not judged:
+            raise DatasetError(f"the {split} judgments of '{dataset.name}' hold no chunk for the query '{query}'.")
+    return qrels
 
 
 def clusters_of(dataset: RetrievalDataset, split: str) -> tuple[dict[str, str], str]:
@@ -156,7 +169,9 @@ def _named(models: Sequence[Model]) -> dict[RowName, Model]:
             found.setdefault(parse_name(model), model)
         else:
             text = model.name if isinstance(model, Embedder) else f"callable {number}"
-            found.setdefault(RowName(text, text), model)
+            if found.get(RowName(text, text), model) is not model:
+                text = f"{text} ({number})"  # another one of the same name
+            found[RowName(text, text)] = model
     if not found:
         raise UsageError("no model was named.", "Give --model NAME, for example --model bm25.")
     return found
