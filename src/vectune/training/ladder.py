@@ -204,7 +204,7 @@ def train(
     rung: Rung,
     seed: int,
     steps: tuple[int, ...],
-    batch: int = 256,
+    batch: int = 128,
 ) -> Iterator[tuple[int, Change]]:
     """Fit a rung by Adam; yields (step, δ so far) at each of ``steps``. Stop taking to stop training.
 
