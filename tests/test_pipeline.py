@@ -17,7 +17,7 @@ from vectune.config import Config, override
 from vectune.errors import DocumentError, OutputError
 from vectune.pipeline import run
 
-STAGES = ("chunks", "queries", "dataset", "tune", "evaluate", "retriever", "report")
+STAGES = ("chunks", "queries", "dataset", "tune", "blend", "evaluate", "retriever", "report")
 TOPICS = (
     "compiler",
     "bicycle",
@@ -89,6 +89,7 @@ def test_a_changed_option_repeats_only_what_depends_on_it(documents: Path, confi
     run([documents], tmp_path / "run", config)
     assert run([documents], tmp_path / "run", override(config, {"tune.epochs": 2})).ran == (
         "tune",
+        "blend",
         "evaluate",
         "retriever",
         "report",
