@@ -80,24 +80,34 @@ def _first_lines(text: str, limit: int = 400) -> str:
 
 
 @contextmanager
-def _loading_reports(reports: list[str]) -> Iterator[None]:
-    """Keep the libraries' bars off the terminal and catch what transformers only logs: weights it had to invent."""
+def without_bars() -> Iterator[None]:
+    """Keep the libraries' progress bars off the terminal while a model is loaded or saved."""
     from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _loading_reports(reports: list[str]) -> Iterator[None]:
+    """Catch what transformers only logs while it loads: weights it had to invent."""
 
     def catch(record: logging.LogRecord) -> bool:
         reports.append(record.getMessage())
         return False
 
     logger: Any = logging.getLogger("transformers.modeling_utils")
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logger.addFilter(catch)
     try:
-        yield
+        with without_bars():
+            yield
     finally:
         logger.removeFilter(catch)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_reports(name: str, reports: list[str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from vectune import __version__
 from vectune.adapters import Adapter, StoredAdapter, save_adapter
+from vectune.embedders.loading import without_bars
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import ModelError
 from vectune.runs import Json, check_output, write_json, writing
@@ -33,7 +34,7 @@ def write_adapter(out: Path, stored: StoredAdapter, embedder: Embedder, result: 
         OutputError: ``out`` holds something that vectune did not write, or cannot be written.
     """
     check_output(out, ARTIFACT_FILE)
-    with writing(out) as beside:
+    with writing(out) as beside, without_bars():
         beside.mkdir(parents=True)
         model = local_model(embedder)
         if (
@@ -71,7 +72,7 @@ def write_query_encoder(
     route = Router.for_query_document(query_modules=[*_normalized(model), *top], document_modules=_normalized(base))
     found = SentenceTransformer(modules=[route], device=str(base.device), similarity_fn_name="cosine")
     found.prompts = {**(base.prompts or {}), **prompts_of(embedder)}
-    with writing(out) as beside:
+    with writing(out) as beside, without_bars():
         beside.mkdir(parents=True)
         found.save(str(beside), create_model_card=False)
         save_adapter(beside, stored)

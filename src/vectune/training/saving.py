@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vectune.embedders.loading import without_bars
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.runs import Json, versions, writing
 
@@ -29,7 +30,7 @@ def save_artifact(
         options: kept in vectune.json.
         adapter: a folder that goes in as ``adapter/``: the low-rank additions alone, as peft reads them.
     """
-    with writing(result.path) as beside:
+    with writing(result.path) as beside, without_bars():
         model.save(str(beside), safe_serialization=True, create_model_card=False)
         if adapter is not None:
             shutil.copytree(adapter, beside / "adapter")
