@@ -1,55 +1,275 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from tests.models import save_bert
+import torch
+from safetensors.torch import load_file
 
+from tiny_dataset import small_dataset
 from vectune.dataset import RetrievalDataset
-from vectune.records import Chunk, Query
+from vectune.errors import DatasetError, MissingExtraError, ModelError, OutputError, UsageError
+from vectune.progress import Progress
+from vectune.training.encoder import Encoder
+from vectune.training.finetune import explain, finetune
+from vectune.training.options import TuneOptions
+
+
+def options(model: Path, **given: Any) -> TuneOptions:
+    return TuneOptions(**{"model": str(model), "precision": "fp32", "epochs": 3, "rate": 1e-3, "batch": 16, **given})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def close(one: Path, two: Path, atol: float) -> bool:
+    """Whether two models' weights agree. The biases of keys have no gradient but rounding, which Adam blows up."""
+    first, second = weights(one), weights(two)
+    names = [name for name in first if "key.bias" not in name]
+    return all(torch.allclose(first[name], second[name], atol=atol) for name in names)
+
+
+def events(progress: Progress, kind: str) -> list[dict[str, Any]]:
+    assert progress.events is not None
+    lines = [json.loads(line) for line in progress.events.read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def test_the_result_opens_and_is_no_worse_than_the_base_on_dev(tiny_bert: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    progress = Progress(tmp_path / "events.jsonl", terminal=False)
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert), progress)
+    assert result.dev_after > result.dev_before
+    assert events(progress, "train")[-1]["loss"] < events(progress, "train")[0]["loss"]
+    assert [line["step"] for line in events(progress, "dev")] == [0, *(step for step, _ in result.chosen["curve"])]
+    tuned, base = SentenceTransformer(str(result.path)), SentenceTransformer(str(tiny_bert))
+    assert tuned.prompts == base.prompts
+    assert tuned.max_seq_length == base.max_seq_length
+    dropouts = [[m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)] for model in (tuned, base)]
+    assert dropouts[0] == dropouts[1]
+    marker = json.loads((tmp_path / "out" / "vectune.json").read_text())
+    assert (marker["kind"], marker["base"]) == ("full", str(tiny_bert))
+    assert marker["base_fingerprint"] == result.base_fingerprint
+    assert not (tmp_path / ".out.work").exists()
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from tiny_dataset import small_dataset
+from vectune.progress import Progress
 from vectune.training.finetune import finetune
 from vectune.training.options import TuneOptions
 
-THINGS = (
-    "apple battery beer bread bridge car cat city coffee contract device dog engine fire fish garden glass lamp law "
-    "letter machine milk moon music"
-).split()
-USES = ("open", "close", "heat", "sell")
+class Killer(Progress):
+    def event(self, kind, **fields):
+        if kind == "train" and fields["step"] == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+options = TuneOptions(**{options!r})
+finetune(small_dataset(), Path({out!r}), options, Killer(terminal=False))
+"""
 
 
-def small_dataset(documents: int = 24) -> RetrievalDataset:
-    """A document for each thing with a chunk for each use; queries name both in other words' company."""
-    corpus, queries, qrels = {}, {}, {}
-    for number, thing in enumerate(THINGS[:documents]):
-        for use in USES:
-            chunk = Chunk(f"you can {use} the {thing} with your hand", document_id=thing, id=f"{thing}-{use}")
-            query = Query(f"how do I {use} a {thing}", id=f"q-{thing}-{use}")
-            corpus[chunk.id], queries[query.id] = chunk, query
-            split = "test" if number % 4 == 3 else "train"
-            qrels.setdefault(split, {})[query.id] = {chunk.id: 1}
-    return RetrievalDataset(corpus, queries, qrels, {"name": "small"})
+def test_killed_and_started_again_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
+    wanted = options(tiny_bert, checkpoint_seconds=0.0)
+    whole = finetune(small_dataset(), tmp_path / "whole", wanted)
+    script = KILLED.format(tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "killed"))
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, timeout=300)
+    assert done.returncode == -9, done.stderr.decode()[-2000:]
+    assert (tmp_path / ".killed.work" / "checkpoint").is_dir()
+    progress = Progress(tmp_path / "events.jsonl", terminal=False)
+    again = finetune(small_dataset(), tmp_path / "killed", wanted, progress)
+    assert events(progress, "train")[0]["step"] == 7  # six steps were not done again
+    assert (again.dev_after, again.chosen) == (whole.dev_after, whole.chosen)
+    one, two = weights(whole.path), weights(again.path)
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_bert(tmp_path_factory.mktemp("models") / "bert"))
+RANK = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from tiny_dataset import small_dataset
+from vectune.training.finetune import finetune
+from vectune.training.options import TuneOptions
+finetune(small_dataset(), Path({out!r}), TuneOptions(**{options!r}))
+torch.distributed.destroy_process_group()
+"""
 
 
-def options(model: str, **given: object) -> TuneOptions:
-    return TuneOptions(**{"model": model, "precision": "fp32", "epochs": 3, "rate": 1e-3, **given})  # type: ignore[arg-type]
+def test_two_processes_make_the_steps_of_one(tiny_bert: Path, tmp_path: Path) -> None:
+    import socket
+
+    wanted = options(tiny_bert, epochs=1, patience=0)
+    one = finetune(small_dataset(), tmp_path / "one", wanted)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = RANK.format(tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "two"))
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", script], env={**env, "RANK": str(rank)}, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        _, said = rank.communicate(timeout=300)
+        assert rank.returncode == 0, said.decode()[-2000:]
+    marker = json.loads((tmp_path / "two" / "vectune.json").read_text())
+    assert marker["dev"]["after"] == pytest.approx(one.dev_after, abs=1e-4)
+    assert close(one.path, tmp_path / "two", atol=1e-4)
+    assert not close(one.path, tiny_bert, atol=1e-3)
 
 
-def test_the_result_opens_and_is_no_worse_than_the_base_on_dev(bert: str, tmp_path: Path) -> None:
+def test_cached_gradients_are_those_of_the_whole_batch(tiny_bert: Path, tmp_path: Path) -> None:
+    whole = finetune(small_dataset(), tmp_path / "whole", options(tiny_bert, epochs=1))
+    pieces = finetune(small_dataset(), tmp_path / "pieces", options(tiny_bert, epochs=1, memory_gib=0.0))
+    assert close(whole.path, pieces.path, atol=1e-4)
+    assert not close(whole.path, tiny_bert, atol=1e-3)
+
+
+def test_memory_that_runs_out_makes_pieces_smaller(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Encoder.piece
+
+    def piece(self: Encoder, texts: Any, rows: Any) -> torch.Tensor:
+        if torch.is_grad_enabled() and len(rows) > 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+        return real(self, texts, rows)
+
+    monkeypatch.setattr(Encoder, "piece", piece)
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, epochs=1))
+    assert result.chosen["steps"] == result.chosen["planned_steps"]
+    assert "memory ran out: batches now go through in pieces" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, about transformers
+def test_lora_is_saved_as_adapter_and_merged(tiny_bert: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
     from sentence_transformers import SentenceTransformer
 
-    result = finetune(small_dataset(), tmp_path / "out", options(bert))
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, method="lora", rate=1e-2, lora_rank=4))
+    assert result.dev_after > result.dev_before
+    assert weights(result.path).keys() == weights(tiny_bert).keys()
+    merged, base = SentenceTransformer(str(result.path)), SentenceTransformer(str(tiny_bert))
+    transformer: Any = base[0].auto_model
+    base[0].auto_model = PeftModel.from_pretrained(transformer, str(result.path / "adapter"))
+    texts = ["how do I heat a lamp", "you can open the garden"]
+    assert np.allclose(merged.encode(texts), base.encode(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", ["tiny_decoder", "tiny_static"])
+def test_other_makes_of_model(make: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = request.getfixturevalue(make)
+    result = finetune(small_dataset(), tmp_path / "out", options(model, rate=5e-3))
     assert result.dev_after >= result.dev_before
-    tuned, base = SentenceTransformer(str(result.path)), SentenceTransformer(bert)
-    assert tuned.encode_query("how do I heat a lamp").shape == base.encode_query("how do I heat a lamp").shape
-    assert tuned.prompts == base.prompts
-    assert tuned.max_seq_length == base.max_seq_length
-    assert [m.p for m in tuned.modules() if hasattr(m, "p")] == [m.p for m in base.modules() if hasattr(m, "p")]
-    marker = json.loads((tmp_path / "out" / "vectune.json").read_text())
-    assert (marker["kind"], marker["base"]) == ("full", bert)
-    assert not (tmp_path / ".out.work").exists()
+    assert result.chosen["kept"] != "base"
+    SentenceTransformer(str(result.path)).encode_query("how do I heat a lamp")
+
+
+def test_padded_and_packed_vectors_agree_with_the_model_itself(tiny_bert: Path, tiny_decoder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["you can open the lamp", "sell", "how do I heat the garden with my hand and a long letter", ""]
+    for folder in (tiny_bert, tiny_decoder):
+        model = SentenceTransformer(str(folder)).eval()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        encoder = Encoder(model, piece_tokens=32)
+        for role, encode in (("query", model.encode_query), ("document", model.encode_document)):
+            found = encoder.embed(encoder.tokenize(texts, role))  # type: ignore[arg-type]
+            assert np.allclose(found, encode(texts, normalize_embeddings=True), atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_base(tiny_bert: Path, tmp_path: Path) -> None:
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, rate=1e30, warmup=0.0, checks=1))
+    assert result.dev_after == result.dev_before or result.chosen["kept"] != "base"
+    assert any("try a lower rate" in note for note in result.notes)
+    assert all(torch.isfinite(value).all() for value in weights(result.path).values())
+
+
+def test_a_time_limit_shortens_the_plan(tiny_bert: Path, tmp_path: Path) -> None:
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, epochs=2000, max_minutes=0.05))
+    assert result.chosen["planned_steps"] < 2000
+    assert any("time limit" in note for note in result.notes)
+
+
+def test_five_pairs(tiny_bert: Path, tmp_path: Path) -> None:
+    dataset = small_dataset()
+    dataset.qrels = {"train": dict(list(dataset.qrels["train"].items())[::8][:5])}
+    result = finetune(dataset, tmp_path / "out", TuneOptions(model=str(tiny_bert), epochs=2))
+    assert result.dev_after >= result.dev_before
+
+
+def test_one_document(tiny_bert: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    dataset = small_dataset()
+    corpus = {key: replace(chunk, document_id="one") for key, chunk in dataset.corpus.items()}
+    train = {query: judged for split in dataset.qrels.values() for query, judged in split.items()}
+    result = finetune(
+        RetrievalDataset(corpus, dataset.queries, {"train": train}), tmp_path / "out", options(tiny_bert, epochs=1)
+    )
+    assert result.dev_after >= result.dev_before
+
+
+def test_truncation_is_told(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, epochs=1, max_length=8))
+    assert "longer than the 8 tokens the model reads" in capsys.readouterr().err
+    assert any("set max_length" in note for note in result.notes)
+
+
+def test_a_teacher_matryoshka_and_an_anchor_together(tiny_bert: Path, tmp_path: Path) -> None:
+    def teacher(queries: Any, chunks: Any) -> Any:
+        shared = [[len(set(q.split()) & set(c.split())) for c in chunks] for q in queries]
+        return np.array(shared, dtype=np.float32)
+
+    wanted = options(tiny_bert, dimensions=(16,), anchor=0.1)
+    result = finetune(small_dataset(), tmp_path / "out", wanted, teacher=teacher)
+    assert result.dev_after > result.dev_before
+
+
+def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, method="auto", epochs=1))
+    assert result.path == tmp_path / "out"
+    assert (result.path / "model.safetensors").exists()
+    assert any("auto kept" in note for note in result.notes)
+
+
+def test_explain_gives_a_reason_for_everything(tiny_bert: Path) -> None:
+    reasons = {what: (value, why) for what, value, why in explain(small_dataset(), TuneOptions(rate=3e-5))}
+    assert {"epochs", "batch", "rate", "negatives", "precision", "dev", "pool"} <= reasons.keys()
+    assert reasons["rate"] == ("3e-05", "as asked")
+    assert all(why for _, why in reasons.values())
+
+
+def test_bad_input_is_refused_before_anything_is_written(tiny_bert: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ModelError):
+        finetune(small_dataset(), out, options(tmp_path / "nowhere"))
+    with pytest.raises(DatasetError):
+        finetune(RetrievalDataset({}, {}, {}), out, options(tiny_bert))
+    with pytest.raises(UsageError, match="no tracker 'paper'"):
+        finetune(small_dataset(), out, options(tiny_bert, track=("paper",)))
+    with pytest.raises(MissingExtraError, match="mlflow"):
+        finetune(small_dataset(), out, options(tiny_bert, track=("mlflow",)))
+    assert not out.exists()
+    out.mkdir()
+    (out / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError):
+        finetune(small_dataset(), out, options(tiny_bert))

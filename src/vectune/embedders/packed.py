@@ -91,7 +91,7 @@ def _heads(rows: Tensor, group: Group, parts: int, heads: int) -> tuple[Tensor, 
     """(tokens, parts · hidden) → for each part (count · heads, length, head width), padded, in one block of memory."""
     block = rows[group.start : group.stop] if group.source is None else rows.index_select(0, group.source)
     split = block.view(group.count, group.length, parts, heads, -1).permute(2, 0, 3, 1, 4)
-    return tuple(part.reshape(group.count * heads, group.length, -1) for part in split)
+    return tuple(part.reshape(group.count * heads, group.length, -1).contiguous() for part in split)
 
 
 def _tokens(parts: tuple[Tensor, ...], group: Group, heads: int) -> Tensor:
@@ -116,7 +116,7 @@ def _attend(qkv: Tensor, groups: list[Group], heads: int) -> Tensor:
     scale = (qkv.shape[1] // 3 // heads) ** -0.5
     for group in groups:
         query, key, value = _heads(qkv, group, 3, heads)
-        mixed = torch.bmm(_probabilities(query.mul_(scale), key, group, heads), value)
+        mixed = torch.bmm(_probabilities(query * scale, key, group, heads), value)
         found[group.start : group.stop] = _tokens((mixed,), group, heads)
     return found
 
@@ -127,7 +127,8 @@ def _attend_backward(qkv: Tensor, gradient: Tensor, groups: list[Group], heads: 
     scale = (qkv.shape[1] // 3 // heads) ** -0.5
     for group in groups:
         query, key, value = _heads(qkv, group, 3, heads)
-        probabilities = _probabilities(query.mul_(scale), key, group, heads)
+        query = query * scale  # not in place: of a single token the heads are a view
+        probabilities = _probabilities(query, key, group, heads)
         (arriving,) = _heads(_padded(gradient, group), _dense(group), 1, heads)
         to_value = torch.bmm(probabilities.transpose(1, 2), arriving)
         to_probabilities = torch.bmm(arriving, value.transpose(1, 2))

@@ -1,7 +1,7 @@
 """Dev while training: the same queries, against the same sample of chunks, at every look.
 
 Searching the whole corpus would mean embedding all of it again each time. The sample holds every positive, the chunks
-that the base model and BM25 find hardest, and more of the dev documents: the mistakes that can be made at all.
+that the base model and BM25 find hardest, then more of the dev documents, then others: the likely mistakes.
 """
 
 from __future__ import annotations
@@ -74,8 +74,10 @@ def dev_sample(data: TrainingData, queries: Floats, corpus: Floats, lexical: BM2
     for ring in _hardest(data, rows, queries, corpus, lexical, most):
         chosen.update(int(chunk) for chunk in ring[: max(0, most - len(chosen))])
     own = {int(data.document[chunk]) for row in rows for chunk in data.dev_grades[row]}
-    rest = [chunk for chunk in np.flatnonzero(np.isin(data.document, list(own))) if int(chunk) not in chosen]
-    chosen.update(int(chunk) for chunk in draw.permutation(rest)[: max(0, most - len(chosen))])
+    near = np.isin(data.document, list(own))
+    for part in (np.flatnonzero(near), np.flatnonzero(~near)):
+        rest = [chunk for chunk in part.tolist() if chunk not in chosen]
+        chosen.update(draw.permutation(rest)[: max(0, most - len(chosen))].tolist())
     chunks = np.array(sorted(chosen), dtype=np.int64)
     at = {int(chunk): column for column, chunk in enumerate(chunks)}
     grades = np.zeros((len(rows), len(chunks)), dtype=np.int16)

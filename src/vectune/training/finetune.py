@@ -182,7 +182,7 @@ class Tuning:
         vectors = open_embedder(base, progress=self.progress)
         if not self.world.first:
             self.world.wait()  # the first process fills the cache of vectors, the others read it
-        ground = prepare(data, encoder, vectors, self.options, settings.negatives > 0, self.progress)
+        ground = prepare(data, encoder, vectors, self.options, settings, self.progress)
         if self.world.first:
             self.world.wait()
         return ground, settings
@@ -236,11 +236,13 @@ def _device() -> str:
 
 
 def _checks(ground: Ground, steps: int, settings: Settings) -> int:
-    """Two to ten looks at dev that together take about a fifth of the time the steps take."""
+    """Two to eight looks at dev that together take about a fifth of the time the steps take."""
     lengths = ground.chunks.lengths
     look = float(lengths[ground.dev.chunks].sum())
-    step = 3 * settings.batch * (1 + settings.negatives) * float(lengths.mean())  # the backward pass takes two thirds
-    return int(np.clip(0.2 * steps * step / max(look, 1.0), 2, 10))
+    positives = {int(ground.data.same[chunk]) for chunks in ground.data.positives for chunk in chunks}
+    # a forward pass each; a step goes back as well, which takes twice as long
+    trained = 3 * settings.epochs * len(positives) * (1 + settings.negatives) * float(lengths.mean())
+    return int(np.clip(0.25 * trained / max(look, 1.0), 2, min(8, max(2, steps))))
 
 
 def _chosen(loop: Loop, ground: Ground, settings: Settings, kept: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from vectune.lexical import BM25
 from vectune.negatives import mine
 from vectune.progress import Progress
 from vectune.training.data import TrainingData
+from vectune.training.defaults import Settings
 from vectune.training.dev import DevSample, dev_sample
 from vectune.training.encoder import Encoder, Texts
 from vectune.training.options import TuneOptions
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int64]
 
+LOOKS = 10  # at dev, with those that the end takes
+DEV_CHUNKS = (200, 1000)
 DEPTH = 8  # mined chunks kept for each query; later epochs use later ones
 
 
@@ -55,7 +58,7 @@ class Ground:
 
 
 def prepare(
-    data: TrainingData, encoder: Encoder, base: Embedder, options: TuneOptions, negatives: bool, progress: Progress
+    data: TrainingData, encoder: Encoder, base: Embedder, options: TuneOptions, settings: Settings, progress: Progress
 ) -> Ground:
     """Tokenise everything once, embed it with the base, mine negatives, choose the dev sample and measure the base."""
     with progress.task("tokenise", total=len(data.chunks), unit="chunks") as task:
@@ -64,16 +67,31 @@ def prepare(
         task.advance(len(data.chunks))
     corpus, query_vectors = base.embed_documents(data.chunks), base.embed_queries(data.queries)
     dev = dev_sample(
-        data, base.embed_queries(data.dev_queries), corpus, BM25(data.chunks), options.dev_chunks, options.seed
+        data,
+        base.embed_queries(data.dev_queries),
+        corpus,
+        BM25(data.chunks),
+        options.dev_chunks or affordable_chunks(data, settings),
+        options.seed,
     )
     mined = np.full((len(data.queries), 0), -1, dtype=np.int64)
-    if negatives:
+    if settings.negatives:
         mined = mine_negatives(data, query_vectors, corpus, options, progress)
     started = time.perf_counter()  # in the loop's own arithmetic: tuned states are compared with it
     before = dev.score(encoder.embed(dev_queries, dev.queries), encoder.embed(chunks, dev.chunks))
     seconds = time.perf_counter() - started
     progress.event("dev", step=0, value=round(before, 5))
     return Ground(data, queries, chunks, dev_queries, mined, dev, before, seconds, query_vectors, corpus)
+
+
+def affordable_chunks(data: TrainingData, settings: Settings) -> int:
+    """How many chunks dev can have so that about ten looks at it take a third of the time the steps take.
+
+    A look is a forward pass; a step goes back as well, which takes twice as long.
+    """
+    positives = len({int(data.same[chunk]) for chunks in data.positives for chunk in chunks})
+    trained = 3 * settings.epochs * positives * (1 + settings.negatives)
+    return int(np.clip(trained / 3 / LOOKS, *DEV_CHUNKS))
 
 
 def mine_negatives(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,9 @@ def add_lora(model: SentenceTransformer, options: TuneOptions) -> Any:
         task_type="FEATURE_EXTRACTION",
     )
     transformer: Any = model[0].auto_model
-    return get_peft_model(transformer, config)
+    with warnings.catch_warnings():  # peft asks transformers for what it has renamed
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(transformer, config)
 
 
 def merge_lora(wrapper: Any, folder: Path) -> None:

@@ -44,7 +44,8 @@ class TuneOptions:
         precision: ``auto`` takes bfloat16 where a short measurement finds it faster.
         memory_gib: activations of a step may take about this much; larger batches go through in pieces (GradCache).
         gradient_checkpointing: recompute activations in the backward pass; for large models.
-        dev_chunks: chunks that the dev queries are searched among while training.
+        dev_chunks: chunks that the dev queries are searched among while training. None: 200 to 1,000, so that looks
+            at dev take about a third of the time that the steps take.
         checks: looks at dev during the run. None: from the length of the run.
         patience: looks at dev without a gain until the run stops; 0 never stops early.
         checkpoint_seconds: a killed run loses at most about this much work.
@@ -77,7 +78,7 @@ class TuneOptions:
     precision: Precision = "auto"
     memory_gib: float = 2.0
     gradient_checkpointing: bool = False
-    dev_chunks: int = 1000
+    dev_chunks: int | None = None
     checks: int | None = None
     patience: int = 4
     checkpoint_seconds: float = 60.0
