@@ -16,8 +16,9 @@ import shutil
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vectune.errors import InputError, VectuneError
+from vectune.errors import InputError, ModelError
 from vectune.runs import cache_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class VectorCache:
 
     Args:
         key: the fingerprint, or a longer key that starts with it; the folder's name.
-        dim: dimensions of a vector; None where only reading what is there.
+        dim: dimensions of a vector; None = those of what is there (0 of an empty cache, see ``with_dim``).
         name: the embedder's name, for people who look into the cache.
         root: the folder of all fingerprints; None = ``vectors`` in vectune's cache folder.
         limit_gib: size limit of the root. Other fingerprints' vectors make room, least recently used first; when that
@@ -83,19 +84,19 @@ class VectorCache:
         self._lock = threading.RLock()
         self._rows: Vectors | None = None
         with storage_errors(self.folder):
-            self._hold = _enter(self.folder)
+            hold = _enter(self.folder)
             self._db = self._open_keys()
-            self.dim = self._agree_on_dim(dim)
+            self._release = weakref.finalize(self, _release, self._db, hold)
+            self.dim = self._fact("dim") or 0
+            if dim is not None:
+                self.with_dim(dim)
             self._touch()
 
     def close(self) -> None:
         """Let go of the files; the cache may be pruned again."""
         with self._lock:
             self._rows = None
-            self._db.close()
-            if self._hold is not None:
-                self._hold.close()
-                self._hold = None
+            self._release()
 
     def __len__(self) -> int:
         with self._lock:
@@ -142,17 +143,22 @@ class VectorCache:
                 file.unlink(missing_ok=True)
             return _connect(self.folder / "keys.db")
 
-    def _agree_on_dim(self, dim: int | None) -> int:
-        with self._writing():
-            known = self._fact("dim")
-            if known is None and dim is not None:
-                self._set_fact("dim", dim)
-        if known is not None and dim is not None and known != dim:
-            raise VectuneError(
+    def with_dim(self, dim: int) -> VectorCache:
+        """The same cache, for vectors of this dimension.
+
+        Raises:
+            ModelError: it holds vectors of another one.
+        """
+        with self._lock, self._writing():
+            known = self._fact("dim") or dim
+            self._set_fact("dim", known)
+        if known != dim:
+            raise ModelError(
                 f"{self.folder}: holds vectors of {known} dimensions, but {self.name or 'the embedder'} has {dim}.",
-                "Its fingerprint should have changed; remove that folder, or name another fingerprint.",
+                f"Its fingerprint should have changed. To forget them: vectune cache prune {self.folder.name[:12]}",
             )
-        return dim if dim is not None else known or 0
+        self.dim = dim
+        return self
 
     def _fact(self, name: str) -> int | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -256,7 +262,7 @@ class VectorCache:
         if about.exists():
             os.utime(about)
         else:
-            write_json(about, {"name": self.name, "dim": self.dim, "key": self.folder.name})
+            write_json(about, {"name": self.name})
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -366,17 +372,18 @@ def _look(folder: Path) -> CachedModel:
         used = (folder / "about.json").stat().st_mtime
     except (OSError, ValueError):
         about, used = {}, 0.0  # killed while it was made
-    return CachedModel(
-        folder.name, str(about.get("name", "")), int(about.get("dim", 0)), _count(folder), folder_size(folder), used
-    )
+    dim, count = _facts(folder)
+    return CachedModel(folder.name, str(about.get("name", "")), dim, count, folder_size(folder), used)
 
 
-def _count(folder: Path) -> int:
+def _facts(folder: Path) -> tuple[int, int]:
+    """Dimension and number of vectors, as they are on disk."""
     try:
-        with sqlite3.connect(f"file:{folder / 'keys.db'}?mode=ro", uri=True, timeout=10) as db:
-            return int(db.execute("SELECT count(*) FROM keys").fetchone()[0])
+        with closing(sqlite3.connect(f"file:{folder / 'keys.db'}?mode=ro", uri=True, timeout=10)) as db:
+            dim = db.execute("SELECT value FROM facts WHERE name = 'dim'").fetchone()
+            return (int(dim[0]) if dim else 0), int(db.execute("SELECT count(*) FROM keys").fetchone()[0])
     except sqlite3.Error:
-        return 0
+        return 0, 0
 
 
 def _enter(folder: Path) -> IO[str] | None:
@@ -393,6 +400,12 @@ def _enter(folder: Path) -> IO[str] | None:
         except FileNotFoundError:
             pass
         file.close()  # it was removed while we waited: make it anew
+
+
+def _release(db: sqlite3.Connection, hold: IO[str] | None) -> None:
+    db.close()
+    if hold is not None:
+        hold.close()
 
 
 def _claim(folder: Path) -> IO[str] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectune.embedders.cache import VectorCache
+from vectune.errors import ModelError
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
 
@@ -42,7 +43,7 @@ class CachedEmbedder:
 
     @property
     def dim(self) -> int:
-        return self.inner.dim
+        return self.cache.dim  # from disk where known: asking an API costs a request
 
     @property
     def fingerprint(self) -> str:
@@ -53,7 +54,8 @@ class CachedEmbedder:
         """The vectors on disk of what the embedder is now."""
         key = str(getattr(self.inner, "cache_key", self.inner.fingerprint))
         if key not in self._caches:
-            self._caches[key] = VectorCache(key, self.dim, self.name, limit_gib=self.limit_gib)
+            cache = VectorCache(key, name=self.name, limit_gib=self.limit_gib)
+            self._caches[key] = cache if cache.dim else cache.with_dim(self.inner.dim)
         return self._caches[key]
 
     def __getattr__(self, name: str) -> Any:
@@ -88,6 +90,12 @@ class CachedEmbedder:
         pending = _Pending(self.cache, role)
         try:
             for indices, vectors in self._stream(new, role):
+                if vectors.shape[1] != out.shape[1]:
+                    raise ModelError(
+                        f"{self.name}: gave vectors of {vectors.shape[1]} dimensions, {out.shape[1]} are in the cache.",
+                        "Another model answers to this name now; vectors of two models must not be mixed. "
+                        f"To forget the old ones: vectune cache prune {self.cache.folder.name[:12]}",
+                    )
                 batch = [new[index] for index in indices]
                 for text, vector in zip(batch, vectors, strict=True):
                     out[places[text]] = vector

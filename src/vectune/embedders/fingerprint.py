@@ -9,10 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+
+from vectune.errors import VectuneError
+from vectune.runs import cache_folder, hash_files, hash_of, versions, write_json
 
 # Facts about where a model came from and how it was saved, not about its vectors.
 PROVENANCE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "tokenizer_class")
@@ -36,6 +41,23 @@ def model_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], di
         digest.update(f"{key} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def kept_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], dimensions: int | None = None) -> str:
+    """``model_fingerprint`` of a model loaded from a folder, kept on disk by its files' sizes and times."""
+    folder = Path(str(getattr(model.transformers_model, "name_or_path", "")) or ".")
+    files = sorted(folder.rglob("*")) if folder.is_dir() and (folder / "modules.json").is_file() else []
+    if not files:
+        return model_fingerprint(model, prompts, dimensions)
+    facts = [hash_files(files), dict(prompts), str(model.max_seq_length), dimensions or model.truncate_dim, versions()]
+    kept = cache_folder() / "fingerprints" / f"{hash_of(facts)[:32]}.json"
+    try:
+        return str(json.loads(kept.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        found = model_fingerprint(model, prompts, dimensions)
+    with suppress(OSError, VectuneError):  # a cache that cannot be written must not stop the work
+        write_json(kept, {"folder": str(folder), "fingerprint": found})
+    return found
 
 
 def _bytes(tensor: torch.Tensor) -> Any:

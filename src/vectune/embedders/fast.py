@@ -1,0 +1,103 @@
+"""FastBert: the forward pass of ``PackedBert`` for inference alone.
+
+The weights are kept in the type they are multiplied in, laid out once as the processor's matrix kernels want them, and
+the query's scale is folded into its projection. What it computes is otherwise the same, without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, linear
+
+from vectune.embedders.packed import Group, group_sequences
+from vectune.embedders.packed import _weights as layer_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Linear = Callable[[Tensor], Tensor]
+LAID_OUT_FOR = 2048  # rows of a typical product; another number works too
+_MATRICES = {0: 1, 2: 3, 6: 7, 8: 9}  # place of each matrix among a layer's weights → place of its bias
+
+
+class FastBert:
+    """A frozen copy of a BERT's or RoBERTa's weights, run on pieces without padding.
+
+    Args:
+        model: see ``packed.can_pack``.
+        dtype: the type of matrix products and activations.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        config = model.config
+        self.heads, self.epsilon = int(config.num_attention_heads), float(config.layer_norm_eps)
+        self.first_position = int(config.pad_token_id) + 1 if config.model_type != "bert" else 0
+        self._embeddings = model.embeddings
+        self._layers = [self._prepare(layer_weights(layer)) for layer in model.encoder.layer]
+
+    def _prepare(self, weights: tuple[Tensor, ...]) -> list[Any]:
+        parts: list[Any] = [weight.detach() for weight in weights]
+        hidden = parts[0].shape[1]
+        scale = torch.ones(3 * hidden, 1)
+        scale[:hidden] = (hidden // self.heads) ** -0.5
+        parts[0], parts[1] = parts[0] * scale, parts[1] * scale[:, 0]
+        for matrix, bias in _MATRICES.items():
+            parts[matrix] = _linear(parts[matrix].to(self.dtype), parts[bias].to(self.dtype))
+        return [part.to(self.dtype) if isinstance(part, Tensor) else part for part in parts]
+
+    def __call__(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+        """Hidden states of the last layer, in ``dtype``; shape (tokens, hidden).
+
+        Args:
+            ids: token ids of all sequences one after another, longest sequence first; shape (tokens,).
+            lengths: tokens of each sequence, descending.
+        """
+        x = self._embed(ids, lengths).to(self.dtype)
+        width = (x.shape[1],)
+        groups = group_sequences(lengths, self.heads)
+        for qkv, _, out, _, gain1, shift1, up, _, down, _, gain2, shift2 in self._layers:
+            x = torch.layer_norm(out(self._attend(qkv(x), groups)).add_(x), width, gain1, shift1, self.epsilon)
+            x = torch.layer_norm(down(gelu(up(x))).add_(x), width, gain2, shift2, self.epsilon)
+        return x
+
+    def _embed(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+        part = self._embeddings
+        places = np.concatenate([np.arange(length) for length in lengths]) + self.first_position
+        words = part.word_embeddings(ids) + part.token_type_embeddings.weight[0]
+        normed: Tensor = part.LayerNorm(words.add_(part.position_embeddings(torch.from_numpy(places))))
+        return normed
+
+    def _attend(self, qkv: Tensor, groups: list[Group]) -> Tensor:
+        """Attention of every token to those of its own sequence; (tokens, 3 · hidden) → (tokens, hidden)."""
+        found = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
+        for group in groups:
+            rows = qkv[group.start : group.stop] if group.source is None else qkv.index_select(0, group.source)
+            split = rows.view(group.count, group.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            query, key, value = (part.reshape(group.count * self.heads, group.length, -1) for part in split)
+            scores = torch.bmm(query, key.transpose(1, 2))
+            if group.padding is not None:
+                table = scores.view(group.count, self.heads, group.length, group.length)
+                table.masked_fill_(group.padding.unsqueeze(1), float("-inf"))
+            mixed = torch.bmm(torch.softmax(scores, -1), value).view(group.count, self.heads, group.length, -1)
+            tokens = mixed.transpose(1, 2).reshape(group.count * group.length, -1)
+            found[group.start : group.stop] = tokens if group.places is None else tokens.index_select(0, group.places)
+        return found
+
+
+def _linear(weight: Tensor, bias: Tensor) -> Linear:
+    """The map x → x · weightᵀ + bias, with the weight laid out beforehand where torch can."""
+    if weight.dtype == torch.bfloat16:
+        try:
+            pointwise = torch.ops.mkldnn._linear_pointwise
+            laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR)
+            pointwise(weight.new_zeros(1, weight.shape[1]), laid_out, bias, "none", [], "none")
+            return lambda x: pointwise(x, laid_out, bias, "none", [], "none")
+        except (AttributeError, RuntimeError):  # internal operators of torch: another build may lack them
+            pass
+    return lambda x: linear(x, weight, bias)
