@@ -250,7 +250,7 @@ class _Evaluation:
         answers = self._answers(ranked)
         by_measure = score_answers(answers, self.measures)
         rankings = {
-            query: [(ids[index], round(score, 6)) for index, score in zip(*_head(*ranking, kept), strict=True)]
+            query: [(ids[index], score) for index, score in zip(*_head(*ranking, kept), strict=True)]
             for query, ranking in zip(self.qrels, ranked, strict=True)
         }
         return Row(
@@ -308,4 +308,5 @@ class _Evaluation:
 
 
 def _head(indices: Ints, scores: Floats, most: int) -> tuple[list[int], list[float]]:
-    return indices[:most].tolist(), scores[:most].tolist()
+    """The first of a ranking; scores to six digits, more would be noise."""
+    return indices[:most].tolist(), scores[:most].astype("float64").round(6).tolist()

@@ -144,9 +144,10 @@ def _grid(height: int, rows: Ints, scores: Floats, indices: Ints) -> tuple[Float
 def _exact(queries: Floats, corpus: Rows, rows: Ints, indices: Ints) -> Floats:
     """Float64 dot products of the pairs, rounded to float32; ``rows`` are in order."""
     found = np.empty(len(rows), dtype=np.float32)
-    bounds = np.searchsorted(rows, np.arange(len(queries) + 1)).tolist()
-    for query, start, end in zip(queries.astype(np.float64), bounds, bounds[1:], strict=False):
-        found[start:end] = corpus[indices[start:end]].astype(np.float64) @ query
+    asked, starts = np.unique(rows, return_index=True)
+    bounds = [*starts.tolist(), len(rows)]
+    for row, start, end in zip(asked.tolist(), bounds, bounds[1:], strict=False):
+        found[start:end] = corpus[indices[start:end]].astype(np.float64) @ queries[row].astype(np.float64)
     return found
 
 
