@@ -412,7 +412,11 @@ def _claim(folder: Path) -> IO[str] | None:
     """The folder for oneself; None while somebody holds it."""
     try:
         file = (folder / "lock").open("a")
+    except OSError:
+        return None
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        file.close()
         return None
     return file

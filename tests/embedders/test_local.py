@@ -1,0 +1,291 @@
+"""LocalEmbedder beside sentence-transformers itself, and every way in which a model can be broken."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from vectune.embedders import models as names
+from vectune.embedders.encoding import Encoding
+from vectune.embedders.factory import open_embedder
+from vectune.embedders.fingerprint import model_fingerprint
+from vectune.embedders.loading import load_model
+from vectune.embedders.local import LocalEmbedder
+from vectune.embedders.machine import bf16_speedup, fast_bf16
+from vectune.embedders.options import EmbedOptions
+from vectune.errors import ModelError, UsageError
+
+TEXTS = ["how to brew coffee", "the cat", "water of the river " * 40, "x", "ÄÖ 日本 №5", "the old sea and the ship"] * 3
+FP32 = EmbedOptions(precision="fp32")
+
+
+@pytest.mark.parametrize("kind", ["tiny_bert", "tiny_decoder", "tiny_static"])
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_vectors_are_those_of_sentence_transformers(kind: str, role: str, request: pytest.FixtureRequest) -> None:
+    embedder = LocalEmbedder(str(request.getfixturevalue(kind)), FP32)
+    embed = embedder.embed_queries if role == "query" else embedder.embed_documents
+    theirs = getattr(embedder.model, f"encode_{role}")(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(embed(TEXTS), theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["tiny_bert", "tiny_decoder", "tiny_static"])
+def test_bf16_stays_close(kind: str, request: pytest.FixtureRequest) -> None:
+    folder = str(request.getfixturevalue(kind))
+    exact, rounded = (LocalEmbedder(folder, EmbedOptions(precision=p)) for p in ("fp32", "bf16"))
+    assert np.sum(exact.embed_documents(TEXTS) * rounded.embed_documents(TEXTS), axis=1).min() > 0.998
+    assert exact.fingerprint == rounded.fingerprint  # an adapter fits both
+    assert exact.cache_key != rounded.cache_key  # but their vectors are kept apart
+
+
+def test_bert_takes_the_packed_way_and_others_do_not(tiny_bert: Path, tiny_decoder: Path) -> None:
+    ways = []
+    for folder in (tiny_bert, tiny_decoder):
+        model = load_model(str(folder))
+        ways.append(Encoding.of(model, "query", "", "fp32", None).fast is not None)
+    assert ways == [True, False]
+
+
+@pytest.mark.parametrize("tokens", [1, 100, 10**6])
+def test_the_size_of_batches_does_not_matter(tiny_bert: Path, tiny_decoder: Path, tokens: int) -> None:
+    for folder in (tiny_bert, tiny_decoder):
+        usual = LocalEmbedder(str(folder), FP32).embed_documents(TEXTS)
+        other = LocalEmbedder(str(folder), EmbedOptions(precision="fp32", batch_tokens=tokens)).embed_documents(TEXTS)
+        np.testing.assert_allclose(other, usual, atol=2e-6)
+
+
+def test_other_pooling_and_further_modules(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    base = SentenceTransformer(str(models.save_bert(tmp_path / "base")), device="cpu")
+    for mode, packed in (("cls", True), ("mean", True), ("max", False)):
+        made = SentenceTransformer(modules=[base[0], Pooling(32, pooling_mode=mode), Dense(32, 12)], device="cpu")
+        embedder = LocalEmbedder(made, FP32)
+        theirs = made.encode_document(TEXTS, normalize_embeddings=True)
+        np.testing.assert_allclose(embedder.embed_documents(TEXTS), theirs, atol=2e-6)
+        assert (Encoding.of(made, "document", "", "fp32", None).fast is not None) is packed
+        assert embedder.dim == 12
+
+
+def test_prompts_that_pooling_leaves_out(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(models.save_bert(tmp_path / "base")), device="cpu")
+    model.set_pooling_include_prompt(False)
+    embedder = LocalEmbedder(model, FP32)
+    theirs = model.encode_query(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(embedder.embed_queries(TEXTS), theirs, atol=2e-6)
+
+
+def test_a_router_sends_each_role_its_way(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    parts = [SentenceTransformer(str(models.save_bert(tmp_path / str(s), seed=s)), device="cpu") for s in (0, 1)]
+    made = SentenceTransformer(
+        modules=[Router.for_query_document(query_modules=list(parts[0]), document_modules=list(parts[1]))], device="cpu"
+    )
+    made.save_pretrained(str(tmp_path / "routed"), create_model_card=False)
+    embedder = LocalEmbedder(str(tmp_path / "routed"), FP32)
+    for role, embed in (("query", embedder.embed_queries), ("document", embedder.embed_documents)):
+        theirs = getattr(made, f"encode_{role}")(TEXTS, normalize_embeddings=True)
+        np.testing.assert_allclose(embed(TEXTS), theirs, atol=2e-6)
+    assert not np.allclose(embedder.embed_queries(TEXTS), embedder.embed_documents(TEXTS), atol=1e-2)
+
+
+def test_roberta_positions_start_behind_the_padding(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import RobertaConfig, RobertaModel
+
+    tokenizer = models.word_tokenizer()
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=66, type_vocab_size=1, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    RobertaModel(config).save_pretrained(tmp_path / "bare")
+    tokenizer.save_pretrained(tmp_path / "bare")
+    made = SentenceTransformer(
+        modules=[Transformer(str(tmp_path / "bare"), max_seq_length=64), Pooling(32, pooling_mode="mean")], device="cpu"
+    )
+    theirs = made.encode_document(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(LocalEmbedder(made, FP32).embed_documents(TEXTS), theirs, atol=2e-6)
+    assert Encoding.of(made, "document", "", "fp32", None).fast is not None
+
+
+def test_changed_weights_change_vectors_and_fingerprint(tiny_bert: Path) -> None:
+    model = load_model(str(tiny_bert))
+    embedder = LocalEmbedder(model, FP32)
+    before, fingerprint = embedder.embed_documents(TEXTS), embedder.fingerprint
+    with torch.no_grad():
+        model[0].model.encoder.layer[0].output.dense.weight.mul_(2)
+    assert not np.allclose(embedder.embed_documents(TEXTS), before, atol=1e-2)
+    assert embedder.fingerprint != fingerprint
+    np.testing.assert_allclose(
+        embedder.embed_documents(TEXTS), model.encode_document(TEXTS, normalize_embeddings=True), atol=2e-6
+    )
+
+
+def test_the_fingerprint_survives_moving_and_saving_again(tiny_bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "moved")
+    load_model(str(tiny_bert)).save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    found = {LocalEmbedder(str(folder)).fingerprint for folder in (tiny_bert, tmp_path / "moved", tmp_path / "saved")}
+    assert len(found) == 1
+    model = load_model(str(tiny_bert))
+    assert found == {model_fingerprint(model, LocalEmbedder(model).prompts)}
+
+
+def test_an_edited_folder_has_another_fingerprint(tiny_bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "edited")
+    before = LocalEmbedder(str(tmp_path / "edited")).fingerprint
+    models.save_bert(tmp_path / "other", seed=5)
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "edited" / "model.safetensors")
+    assert LocalEmbedder(str(tmp_path / "edited")).fingerprint != before
+
+
+def test_what_is_truncated_is_told(tiny_bert: Path) -> None:
+    embedder = LocalEmbedder(str(tiny_bert))
+    long = "water " * 100
+    # "document : " and [CLS], [SEP] count too
+    assert embedder.token_lengths(["water " * 10, ""]).tolist() == [14, 4]
+    assert embedder.truncated([long, "short", "water " * 60, "water " * 61]) == 2
+    longer = LocalEmbedder(str(tiny_bert), EmbedOptions(max_length=128))
+    assert (longer.max_length, longer.truncated([long])) == (128, 0)
+    assert longer.fingerprint != embedder.fingerprint
+
+
+@pytest.mark.parametrize("tokens", [3, 129])
+def test_a_length_that_the_model_has_not(tiny_bert: Path, tokens: int) -> None:
+    with pytest.raises(ModelError, match=f"max_length is {tokens}"):
+        LocalEmbedder(str(tiny_bert), EmbedOptions(max_length=tokens))
+
+
+def test_dimensions_keep_the_leading_ones(tiny_bert: Path) -> None:
+    whole = LocalEmbedder(str(tiny_bert), FP32).embed_documents(TEXTS)
+    part = LocalEmbedder(str(tiny_bert), EmbedOptions(precision="fp32", dimensions=8))
+    expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose(part.embed_documents(TEXTS), expected, atol=1e-6)
+    assert part.dim == 8
+
+
+def test_half_a_surrogate_pair_does_no_harm(tiny_bert: Path) -> None:
+    assert LocalEmbedder(str(tiny_bert)).embed_documents(["broken \ud83d pdf", "fine"]).shape == (2, 32)
+
+
+def test_a_text_without_a_vector_is_named(tiny_static: Path) -> None:
+    with pytest.raises(ModelError, match="a zero vector for 1 of 2 texts, first 2: ''"):
+        LocalEmbedder(str(tiny_static)).embed_documents(["cat", ""])
+
+
+def test_broken_weights_are_told(tmp_path: Path) -> None:
+    model = load_model(str(models.save_bert(tmp_path / "nan")))
+    with torch.no_grad():
+        model[0].model.encoder.layer[1].output.dense.bias[0] = float("nan")
+    with pytest.raises(ModelError, match="NaN or infinity for 2 of 2 texts"):
+        LocalEmbedder(model).embed_documents(["cat", "water"])
+
+
+def test_whether_bf16_is_fast_is_measured_once(own_cache: Path) -> None:
+    first = bf16_speedup()
+    assert first > 0
+    (kept,) = (own_cache / "machine").glob("*.json")
+    kept.write_text(json.dumps({"bf16_speedup": 0.01}))
+    assert bf16_speedup() == 0.01
+    fast_bf16.cache_clear()
+    assert fast_bf16("cpu") is False
+    fast_bf16.cache_clear()
+
+
+def test_an_unknown_precision(tiny_bert: Path) -> None:
+    with pytest.raises(UsageError, match="precision is 'int3'"):
+        LocalEmbedder(str(tiny_bert), EmbedOptions(precision="int3"))  # type: ignore[arg-type]
+
+
+# Models that cannot be loaded
+
+
+def test_no_such_folder_and_no_model_in_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model folder"):
+        open_embedder(str(tmp_path / "missing"))
+    with pytest.raises(ModelError, match="holds no model"):
+        open_embedder(str(tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="is a file"):
+        open_embedder(str(tmp_path / "file"))
+
+
+def test_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ModelError, match="nobody/nothing: not on this machine, and the model hub cannot be reached"
+    ) as e:
+        open_embedder("nobody/nothing")
+    assert "vectune[offline]" in e.value.hint
+
+
+@pytest.mark.parametrize("kept", ["pickled", "nothing"])
+def test_pickled_weights_are_refused(tiny_bert: Path, tmp_path: Path, kept: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    (folder / "model.safetensors").unlink()
+    if kept == "pickled":
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"any": "thing"}))
+    with pytest.raises(ModelError, match="are pickled" if kept == "pickled" else "holds no weights"):
+        open_embedder(str(folder))
+
+
+def _edited(folder: Path, to: Path, file: str, **fields: object) -> Path:
+    shutil.copytree(folder, to)
+    config = json.loads((to / file).read_text())
+    (to / file).write_text(json.dumps({**config, **fields}))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"hidden_size": 64}, "weights do not match the config"),
+        ({"num_hidden_layers": 3}, "the file lacks encoder.layer.2"),
+        ({"model_type": "unheard"}, "cannot be loaded"),
+    ],
+)
+def test_weights_and_config_that_do_not_match(
+    tiny_bert: Path, tmp_path: Path, fields: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ModelError, match=told):
+        open_embedder(str(_edited(tiny_bert, tmp_path / "model", "config.json", **fields)))
+
+
+def test_foreign_code_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    auto = {"AutoConfig": "modeling_x.XConfig", "AutoModel": "modeling_x.XModel"}
+    folder = _edited(tiny_bert, tmp_path / "model", "config.json", auto_map=auto, model_type="x-model")
+    (folder / "modeling_x.py").write_text("raise SystemExit('must never run')")
+    with pytest.raises(ModelError, match="Python code of its own, which is not run") as e:
+        open_embedder(str(folder))
+    assert "trust" in e.value.hint
+
+
+def test_foreign_modules_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["type"] = "evil.Module"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "evil.py").write_text("raise SystemExit('must never run')")
+    with pytest.raises(ModelError):
+        open_embedder(str(folder))
+
+
+def test_the_packaged_default_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    names._check_default_weights.cache_clear()
+    with pytest.raises(ModelError, match="not the published ones"):
+        names._check_default_weights(tmp_path / "model.safetensors")
