@@ -1,6 +1,6 @@
 """Write the sample corpus: one Markdown file for each public module of Python's standard library, from its docstrings.
 
-    python demo/stdlib_docs.py OUTPUT_FOLDER
+python demo/stdlib_docs.py OUTPUT_FOLDER
 """
 
 from __future__ import annotations

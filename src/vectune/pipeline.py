@@ -39,6 +39,7 @@ from vectune.runs import (
 )
 
 if TYPE_CHECKING:
+    from vectune.curve import Curve
     from vectune.evaluation import Board
     from vectune.protocols import Embedder
     from vectune.queries.pricing import CostEstimate
@@ -148,6 +149,27 @@ def explain(dataset: str | Path | RetrievalDataset, config: Config = Config()) -
     from vectune.training.methods import explain as explain_tuning
 
     return explain_tuning(opened_dataset(dataset), config.seeded().tune)
+
+
+def curve(dataset: str | Path | RetrievalDataset, config: Config = Config(), *, progress: Progress = SILENT) -> Curve:
+    """Would more data help? Tunes on 25, 50 and 100 % of the train queries, scores on dev, and fits the trend.
+
+    Args:
+        dataset, config: as for ``tune``.
+        progress: where to report.
+    """
+    from tempfile import TemporaryDirectory
+
+    from vectune.curve import learning_curve
+    from vectune.training.methods import tune_with
+
+    options = config.seeded().tune
+    with TemporaryDirectory() as folder:
+
+        def tuned(part: RetrievalDataset, name: str) -> str:
+            return str(tune_with(part, Path(folder) / name, options, progress).path)
+
+        return learning_curve(opened_dataset(dataset), options.model, tuned, seed=config.seed, progress=progress)
 
 
 def evaluate(
@@ -284,11 +306,16 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return tune_with(RetrievalDataset.read(dataset), blend, options, progress).to_json()
 
     def write_board() -> Json:
+        from vectune.general import general_set
+        from vectune.queries.extractive import ExtractiveWriter
         from vectune.verdict import verdict
 
         opened = RetrievalDataset.read(dataset)
         scored = evaluate(opened, rows, "test", config, progress=progress)
-        judged = verdict(scored, opened, config.model, str(model))
+        untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
+        compared = [config.model, str(model)]
+        guard = None if untouched is None else evaluate(untouched, compared, "test", config, progress=progress)
+        judged = verdict(scored, opened, *compared, general=guard)
         write_json(run / "verdict.json", judged.to_json())
         scored.write(board)
         return {"verdict": judged.sentence}

@@ -121,13 +121,10 @@ class Progress:
         class Rate(ProgressColumn):
             def render(self, task: RichTask) -> Text:
                 speed = task.finished_speed or task.speed
-                return Text(
-                    ""
-                    if not speed
-                    else f"{speed:,.0f} {task.fields['unit']}/s"
-                    if speed >= 10
-                    else f"{speed:.1f} {task.fields['unit']}/s"
-                )  # noqa: E501
+                if not speed:
+                    return Text("")
+                figure = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+                return Text(f"{figure} {task.fields['unit']}/s")
 
         return RichProgress(
             TextColumn("{task.description}"),

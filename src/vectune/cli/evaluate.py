@@ -34,6 +34,9 @@ def evaluate(
     base: Annotated[str | None, typer.Option(help="What gates and the verdict compare with.")] = None,
     candidate: Annotated[str | None, typer.Option(help="What gates and the verdict judge.")] = None,
     verdict: Annotated[Path | None, typer.Option(help="Write the verdict on the candidate as JSON.")] = None,
+    general: Annotated[
+        Path | None, typer.Option(help="A dataset on which the candidate must not lose much; counts in the verdict.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
 ) -> None:
     """Score any mix of models on the same queries and chunks."""
@@ -61,7 +64,8 @@ def evaluate(
         from vectune.runs import write_json
         from vectune.verdict import verdict as judge
 
-        judged = judge(board, opened, *compared)
+        guard = None if general is None else score(general, compared, "test", options, progress=Progress())
+        judged = judge(board, opened, *compared, general=guard)
         write_json(verdict, judged.to_json())
         print(judged.sentence)
     for line in check_gates(board, *compared, gates):

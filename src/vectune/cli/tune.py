@@ -23,13 +23,18 @@ def tune(
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.")] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Then tune on 25, 50 and 100 % of the data: would more of it help?")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what would be done and why, and stop.")] = False,
 ) -> None:
     """Dataset → tuned model. Never worse on dev than the base: without a gain, the base is the result."""
     from vectune.config import override, read_config
+    from vectune.pipeline import curve as learning_curve
     from vectune.pipeline import explain as explain_tuning
     from vectune.pipeline import tune as tune_model
     from vectune.progress import Progress
+    from vectune.runs import write_json
 
     options = override(
         read_config(config),
@@ -52,3 +57,9 @@ def tune(
     )
     for note in result.notes:
         print(f"  {note}")
+    if curve:
+        found = learning_curve(dataset, options, progress=Progress())
+        write_json(out / "curve.json", found.to_json())
+        for point in found.points:
+            print(f"  {point.fraction:>4.0%} of {point.part:<10} {point.queries:>6,} queries  dev {point.score:.3f}")
+        print(found.advice)
