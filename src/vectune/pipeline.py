@@ -313,7 +313,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         opened = RetrievalDataset.read(dataset)
         scored = evaluate(opened, rows, "test", config, progress=progress)
         untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
-        compared = [config.model, str(model)]
+        compared = (config.model, str(model))
         guard = None if untouched is None else evaluate(untouched, compared, "test", config, progress=progress)
         judged = verdict(scored, opened, *compared, general=guard)
         write_json(run / "verdict.json", judged.to_json())
