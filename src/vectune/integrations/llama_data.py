@@ -1,0 +1,129 @@
+"""LlamaIndex's fine-tuning dataset: its attributes, its JSON, and the way from there to a RetrievalDataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from vectune.dataset import Qrels, RetrievalDataset
+from vectune.errors import DatasetError
+from vectune.progress import Progress
+from vectune.records import Chunk, Query
+from vectune.runs import write_json
+from vectune.splits import with_dev
+
+
+class QADataset(Protocol):
+    """What counts as such a dataset: ours, or the object of llama-index-finetuning."""
+
+    queries: Any
+    corpus: Any
+    relevant_docs: Any
+
+
+class EmbeddingQAFinetuneDataset(BaseModel):
+    """Questions, node texts, and which nodes answer which question.
+
+    Attributes:
+        queries: question id → question.
+        corpus: node id → text.
+        relevant_docs: question id → ids of the nodes that answer it; all of them count (LlamaIndex takes the first).
+        mode: always ``text``.
+    """
+
+    queries: dict[str, str]
+    corpus: dict[str, str]
+    relevant_docs: dict[str, list[str]]
+    mode: str = "text"
+
+    @property
+    def query_docid_pairs(self) -> list[tuple[str, list[str]]]:
+        """(question, ids of its nodes) for each question."""
+        return [(query, self.relevant_docs[query_id]) for query_id, query in self.queries.items()]
+
+    def save_json(self, path: str) -> None:
+        """Write the JSON that both sides read; the file is whole or as it was before.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_json(Path(path), self.model_dump())
+
+    @classmethod
+    def from_json(cls, path: str) -> EmbeddingQAFinetuneDataset:
+        """Read what either side wrote.
+
+        Raises:
+            DatasetError: no such file, or not such a dataset.
+        """
+        file = Path(path)
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise DatasetError("no such file.", path=file) from None
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(map(str, problem["loc"]))
+            raise DatasetError(f"'{place}': {problem['msg']}.", path=file) from None
+        except (ValueError, TypeError) as error:
+            raise DatasetError(f"is no fine-tuning dataset ({error}).", path=file) from None
+
+
+def retrieval_dataset(train: QADataset, val: QADataset | None = None, all_docs: bool = True) -> RetrievalDataset:
+    """The datasets as one RetrievalDataset with the splits train and dev.
+
+    The JSON does not say which document a node is from. Each dataset's corpus counts as one document, cut by section
+    where a dev split is needed; where both share nodes, each node is a document of its own.
+
+    Args:
+        train: to train on.
+        val: becomes dev; None leaves dev to be cut from train.
+        all_docs: take every relevant node of a question; False takes the first, as LlamaIndex does.
+
+    Raises:
+        DatasetError: a question without a node, a node without a text, or one id with two different texts.
+    """
+    shared = val is not None and bool(train.corpus.keys() & val.corpus.keys())
+    corpus: dict[str, Chunk] = {}
+    queries: dict[str, Query] = {}
+    qrels: dict[str, Qrels] = {}
+    for split, given in (("train", train), ("dev", val)):
+        if given is None:
+            continue
+        for place, (key, text) in enumerate(given.corpus.items()):
+            if corpus.setdefault(key, _chunk(key, text, place, "" if shared else split)).text != text:
+                raise DatasetError(f"the node '{key}' has one text in the dataset and another in val_dataset.")
+        # one question id may be in both, with another text
+        names = {key: key if queries.get(key, Query(text)).text == text else f"{split}:{key}"
+                 for key, text in given.queries.items()}  # fmt: skip
+        queries.update({names[key]: Query(text, id=names[key]) for key, text in given.queries.items()})
+        qrels[split] = {names[key]: _judged(given, key, all_docs) for key in given.queries}
+    return RetrievalDataset(corpus, queries, qrels, {"name": "llama-index", "imported": "llama-index"})
+
+
+def _chunk(key: str, text: str, place: int, document: str) -> Chunk:
+    return Chunk(text, document_id=document, source=document, start=place if document else -1, id=key)
+
+
+def _judged(dataset: QADataset, query: str, all_docs: bool) -> dict[str, int]:
+    relevant: Mapping[str, list[str]] = dataset.relevant_docs
+    nodes = relevant.get(query) or []
+    if not nodes:
+        raise DatasetError(f"the question '{query}' has no relevant_docs.", "Remove it, or name the node it is about.")
+    for node in nodes:
+        if node not in dataset.corpus:
+            raise DatasetError(f"the question '{query}' names the node '{node}', which the corpus does not hold.")
+    return dict.fromkeys(nodes if all_docs else nodes[:1], 1)
+
+
+def with_dev_split(data: RetrievalDataset, seed: int, progress: Progress) -> RetrievalDataset | None:
+    """With a dev split; None where there are too few questions to cut one."""
+    try:
+        return with_dev(data, seed)
+    except DatasetError as error:
+        progress.warn(f"{error} Training goes on without, and the last state is kept.")
+        return None

@@ -1,0 +1,240 @@
+"""Between LlamaIndex's BaseEmbedding and our embedders, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+
+from vectune.adapters import CARD, Adapter, import_llama_index, load_adapter
+from vectune.embedders.callables import CallableEmbedder
+from vectune.embedders.factory import open_embedder
+from vectune.embedders.options import DEFAULTS, EmbedOptions
+from vectune.errors import ModelError
+from vectune.integrations.llama_adapters import BaseAdapter
+from vectune.integrations.llama_loop import iterate
+from vectune.protocols import Embedder
+
+if TYPE_CHECKING:
+    from vectune.protocols import Vectors
+
+TEXTS = 256  # in one call to an embedder; LlamaIndex's 10 would leave most of a processor idle
+QUERIES_AT_ONCE = 8  # of a black box that takes one query a call
+
+
+class VectuneEmbedding(BaseEmbedding):
+    """Any of vectune's embedders as LlamaIndex's: a model's name, a folder that ``tune`` wrote, ``openai:NAME``.
+
+    Queries and texts get the prompts of their role, whole lists go through the model at once, and vectors have unit
+    norm. Calls from several threads wait for each other.
+
+    Args:
+        model_name: as vectune names models; with ``embedder`` only a label.
+        embedder: an embedder in memory instead.
+        options: how ``model_name`` is opened, see ``EmbedOptions``.
+        cache: look vectors up in vectune's cache on disk, and keep new ones there.
+        embed_batch_size: texts in one call.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+
+    _embedder: Embedder = PrivateAttr()
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def __init__(
+        self,
+        model_name: str | Path = "",
+        *,
+        embedder: Embedder | None = None,
+        options: EmbedOptions = DEFAULTS,
+        cache: bool = False,
+        embed_batch_size: int = TEXTS,
+        **fields: Any,
+    ) -> None:
+        found = embedder if embedder is not None else open_embedder(str(model_name), options, cache)
+        super().__init__(model_name=str(model_name) or found.name, embed_batch_size=embed_batch_size, **fields)
+        self._embedder = found
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "VectuneEmbedding"
+
+    @property
+    def embedder(self) -> Embedder:
+        """The vectune embedder within."""
+        return self._embedder
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        with self._lock:
+            return _numbers(self._embedder.embed_queries([query]))[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        with self._lock:
+            return _numbers(self._embedder.embed_documents(texts))
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+class AdapterEmbeddingModel(BaseEmbedding):
+    """A base embedding whose queries pass through an adapter; texts are the base's own, so its index serves on.
+
+    Adapters were trained on unit vectors and get them; what comes out has unit norm.
+
+    Args:
+        base_embed_model: any BaseEmbedding.
+        adapter_path: a folder that an adapter engine wrote, ours or LlamaIndex's.
+        adapter_cls: the class of an adapter of your own. LinearLayer, TwoLayerNN and vectune's need none.
+        transform_query: False leaves queries as the base makes them.
+        device: where an adapter of your own runs; vectune's and LlamaIndex's two need none.
+        embed_batch_size: texts in one call to the base.
+
+    Raises:
+        ModelError: the folder is damaged, or holds an adapter of another class or dimension.
+    """
+
+    _base_embed_model: BaseEmbedding = PrivateAttr()
+    _adapter: Adapter | BaseAdapter = PrivateAttr()
+    _transform_query: bool = PrivateAttr()
+    _device: str = PrivateAttr()
+
+    def __init__(
+        self,
+        base_embed_model: BaseEmbedding,
+        adapter_path: str | Path,
+        adapter_cls: type[Any] | None = None,
+        transform_query: bool = True,
+        device: str | None = None,
+        embed_batch_size: int | None = None,
+        callback_manager: Any = None,
+        **fields: Any,
+    ) -> None:
+        if callback_manager is not None:
+            fields["callback_manager"] = callback_manager
+        super().__init__(
+            model_name=f"Adapter for {base_embed_model.model_name}",
+            embed_batch_size=embed_batch_size or base_embed_model.embed_batch_size,
+            **fields,
+        )
+        self._base_embed_model, self._transform_query = base_embed_model, transform_query
+        self._device = device or "cpu"
+        self._adapter = open_adapter(Path(adapter_path), adapter_cls)
+        if not isinstance(self._adapter, Adapter):
+            self._adapter.to(self._device)
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "AdapterEmbeddingModel"
+
+    def _adapted(self, vector: list[float]) -> list[float]:
+        if not self._transform_query:
+            return vector
+        return _numbers(apply_adapter(self._adapter, np.asarray([vector], dtype=np.float32), self._device))[0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._adapted(self._base_embed_model._get_query_embedding(query))
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._adapted(await self._base_embed_model._aget_query_embedding(query))
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return cast("list[float]", self._base_embed_model._get_text_embedding(text))
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return cast("list[list[float]]", self._base_embed_model._get_text_embeddings(texts))
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return cast("list[float]", await self._base_embed_model._aget_text_embedding(text))
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return cast("list[list[float]]", await self._base_embed_model._aget_text_embeddings(texts))
+
+
+def open_adapter(folder: Path, adapter_cls: type[Any] | None = None) -> Adapter | BaseAdapter:
+    """What a folder holds: vectune's adapter, LlamaIndex's two classes (applied with NumPy), or a class of your own."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: there is no adapter.", "Call finetune() first.")
+    if adapter_cls is not None and hasattr(adapter_cls, "load") and not _known(adapter_cls):
+        return cast(BaseAdapter, adapter_cls.load(str(folder)).eval())
+    if (folder / CARD).exists():
+        return load_adapter(folder).adapter
+    try:
+        return import_llama_index(folder)
+    except ModelError as error:
+        if adapter_cls is None:
+            error.hint = "Pass the class of an adapter of your own as adapter_cls."
+        raise
+
+
+def _known(adapter_cls: type[Any]) -> bool:
+    return adapter_cls.__name__ in ("LinearLayer", "TwoLayerNN")
+
+
+def apply_adapter(adapter: Adapter | Any, vectors: Vectors, device: str = "cpu") -> Vectors:
+    """Vectors of shape (n, dim), brought to unit norm, through an adapter and to unit norm again."""
+    vectors = _unit(vectors)
+    if isinstance(adapter, Adapter):
+        return adapter.apply(vectors)
+    import torch
+
+    with torch.inference_mode():
+        mapped = adapter(torch.from_numpy(vectors).to(device))
+    return _unit(mapped.float().cpu().numpy())
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return found
+
+
+def _numbers(vectors: Vectors) -> list[list[float]]:
+    return cast("list[list[float]]", vectors.tolist())
+
+
+def as_embedder(model: BaseEmbedding) -> Embedder:
+    """A BaseEmbedding as our embedder: texts in whole lists, queries several at once, each text once for ever.
+
+    vectune's own is taken as it is. Any other is known by its class, its name and its vectors for a fixed text.
+    """
+    if isinstance(model, VectuneEmbedding):
+        return open_embedder(model.embedder)
+
+    def embed_documents(texts: Sequence[str]) -> Any:
+        return model.get_text_embedding_batch(list(texts))
+
+    def embed_queries(texts: Sequence[str]) -> Any:
+        found = dict(iterate(_queries(model, texts)))
+        return [found[place] for place in range(len(texts))]
+
+    name = model.model_name if model.model_name != "unknown" else model.class_name()
+    return open_embedder(CallableEmbedder(embed_queries, embed_documents, name=name))
+
+
+async def _queries(model: BaseEmbedding, texts: Sequence[str]) -> AsyncIterator[tuple[int, list[float]]]:
+    free = asyncio.Semaphore(QUERIES_AT_ONCE)
+
+    async def one(place: int, text: str) -> tuple[int, list[float]]:
+        async with free:
+            return place, await model.aget_query_embedding(text)
+
+    for start in range(0, len(texts), TEXTS):
+        block = [one(start + place, text) for place, text in enumerate(texts[start : start + TEXTS])]
+        for found in await asyncio.gather(*block):
+            yield found

@@ -1,0 +1,268 @@
+"""Training loops of the LlamaIndex doors: a torch adapter over fixed vectors, and a model as LlamaIndex does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vectune.errors import TrainingError
+from vectune.integrations.llama_embedding import apply_adapter
+from vectune.progress import SILENT, Progress
+from vectune.training.adapter import Candidates
+from vectune.training.ladder import PoolSoftmax
+from vectune.training.problem import Problem
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+SCALE = 20.0  # of cosines in the softmax, as LlamaIndex has it
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """How a torch adapter is trained.
+
+    Attributes:
+        batch: queries in a step.
+        epochs: passes over the questions, at most.
+        rate: peak learning rate of the optimizer.
+        shuffle: draw a new order for each epoch; False takes the dataset's.
+        pool: compare each query with every chunk that may be a negative; False with the chunks of its batch.
+        patience: epochs without a gain on dev until it stops, and the best state is kept; 0 keeps the last.
+        steps_per_epoch: None is one pass.
+        max_grad_norm: gradients are clipped there.
+        warmup: share of the steps over which the rate rises.
+        optimizer: a torch optimizer's class; None is AdamW.
+        optimizer_params: its arguments; a rate in it wins over ``rate``.
+        seed: of the order.
+    """
+
+    batch: int = 32
+    epochs: int = 20
+    rate: float = 1e-3
+    shuffle: bool = True
+    pool: bool = True
+    patience: int = 4
+    steps_per_epoch: int | None = None
+    max_grad_norm: float = 1.0
+    warmup: float = 0.1
+    optimizer: type[torch.optim.Optimizer] | None = None
+    optimizer_params: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def fit_adapter(
+    module: Any,
+    problem: Problem,
+    plan: AdapterPlan,
+    device: str = "cpu",
+    saved: Callable[[int], None] = lambda step: None,
+    progress: Progress = SILENT,
+) -> tuple[float, float]:
+    """Train the adapter in place; afterwards it is in the state that dev likes best.
+
+    Args:
+        module: a torch module from query vectors to query vectors.
+        problem: vectors and judgments; its first fold, where it has one, holds out dev.
+        plan: see ``AdapterPlan``.
+        device: where the adapter is trained.
+        saved: called after every step with its number.
+        progress: counts the epochs.
+
+    Returns:
+        nDCG@10 on dev of the base without an adapter and of the result; NaN where there is no dev.
+
+    Raises:
+        TrainingError: the loss is no number any more.
+    """
+    fold = problem.folds[0] if problem.folds else None
+    rows = fold.train if fold else np.arange(len(problem.queries))
+    loss_of = _Loss(problem, rows, fold.pool if fold else problem.pool, plan, device)
+    among = Candidates(problem, fold.held, plan.seed) if fold else None
+    held = problem.queries[fold.held] if fold else None
+
+    def dev(adapter: Any) -> float:
+        if among is None or held is None:
+            return float("nan")
+        was_training = module.training
+        module.eval()
+        value = float(among.score(held if adapter is None else apply_adapter(adapter, held, device)).mean())
+        module.train(was_training)
+        return value
+
+    module.to(device)
+    steps = plan.steps_per_epoch or -(-len(rows) // plan.batch)
+    optimizer, schedule = _optimizer(module, plan, steps * plan.epochs)
+    base, best, since = dev(None), dev(module), 0
+    state = _copy(module)
+    order = _order(len(rows), plan)
+    step = 0
+    module.train()
+    with progress.task("adapter", plan.epochs, "epochs") as task:
+        for _ in range(plan.epochs):
+            for _ in range(steps):
+                loss = loss_of(module, next(order))
+                if not bool(torch.isfinite(loss)):
+                    raise TrainingError(f"the loss is {float(loss)} after {step} steps.", "Lower the learning rate.")
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(module.parameters(), plan.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+                step += 1
+                saved(step)
+            value = dev(module)
+            task.advance(1, f"dev {value:.3f}")
+            if not plan.patience or np.isnan(value):
+                continue
+            since = 0 if value > best else since + 1
+            if value > best:
+                best, state = value, _copy(module)
+            if since >= plan.patience:
+                break
+    if plan.patience and not np.isnan(best):
+        module.load_state_dict(state)
+    module.eval()
+    return base, dev(module)
+
+
+class _Loss:
+    """InfoNCE of adapted queries over the pool or the batch; no other positive of a query is its negative."""
+
+    def __init__(self, problem: Problem, rows: Any, pool: Any, plan: AdapterPlan, device: str) -> None:
+        self.plan, self.device = plan, device
+        self.queries = torch.from_numpy(np.ascontiguousarray(problem.queries[rows]))
+        self.positives = problem.positives.take(rows)
+        self.documents = problem.documents
+        rng = np.random.default_rng(plan.seed)
+        self.softmax = PoolSoftmax(problem.documents, pool, self.positives, rng) if plan.pool else None
+
+    def __call__(self, module: Any, rows: torch.Tensor) -> torch.Tensor:
+        adapted = F.normalize(module(self.queries[rows].to(self.device)), dim=1)
+        if self.softmax is not None:
+            return self.softmax.loss(adapted.cpu(), rows.numpy(), 1 / SCALE)
+        texts = torch.from_numpy(np.asarray(self.documents[self.positives.rows[rows.numpy(), 0]], dtype=np.float32))
+        scores = adapted @ texts.to(self.device).T * SCALE
+        return F.cross_entropy(scores, torch.arange(len(rows), device=scores.device))
+
+
+def _order(count: int, plan: AdapterPlan) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(plan.seed)
+    while True:
+        order = torch.randperm(count, generator=generator) if plan.shuffle else torch.arange(count)
+        yield from torch.split(order, plan.batch)
+
+
+def _optimizer(module: Any, plan: AdapterPlan, steps: int) -> tuple[Any, Any]:
+    make = plan.optimizer or torch.optim.AdamW
+    optimizer = make(module.parameters(), **{"lr": plan.rate, **plan.optimizer_params})
+    return optimizer, _linear(optimizer, int(steps * plan.warmup), steps)
+
+
+def _linear(optimizer: Any, rise: int, steps: int) -> Any:
+    def share(step: int) -> float:
+        return step / max(1, rise) if step < rise else max(0.0, (steps - step) / max(1, steps - rise))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+def _copy(module: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def fit_plainly(
+    model: SentenceTransformer,
+    pairs: Sequence[tuple[str, str]],
+    loss: Any,
+    *,
+    batch: int,
+    epochs: int,
+    rate: float = 2e-5,
+    weight_decay: float = 0.01,
+    warmup: int | None = None,
+    shuffle: bool = False,
+    measure: Callable[[], float] | None = None,
+    measure_every: int = 0,
+    progress: Progress = SILENT,
+) -> float | None:
+    """Train a model with a sentence-transformers loss as LlamaIndex's engine does: fp32, AdamW, a linear schedule.
+
+    Args:
+        model: trained in place.
+        pairs: (question, text), in the order of the batches unless ``shuffle``.
+        loss: a loss module of sentence-transformers over this model.
+        batch: pairs in a step.
+        epochs: passes over the pairs.
+        rate: peak learning rate.
+        weight_decay: on all weights but biases and norms.
+        warmup: steps over which the rate rises; None is a tenth.
+        shuffle: draw a new order for each epoch.
+        measure: what to keep the best state by; None keeps the last.
+        measure_every: steps between two looks; there is one after each epoch in any case.
+        progress: counts the steps.
+
+    Returns:
+        The best measured value; None without ``measure``.
+
+    Raises:
+        TrainingError: the loss is no number any more.
+    """
+    loss.to(model.device)
+    an_epoch = -(-len(pairs) // batch)
+    steps, looks = epochs * an_epoch, measure_every or an_epoch
+    optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
+    schedule = _linear(optimizer, round(steps * 0.1) if warmup is None else warmup, steps)
+    order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle))
+    best: float | None = None
+    state: dict[str, torch.Tensor] = {}
+    with progress.task("tuning", steps, "steps") as task:
+        for step in range(1, steps + 1):
+            loss.train()
+            rows = next(order).tolist()
+            features = [_features(model, [pairs[row][side] for row in rows]) for side in (0, 1)]
+            value = loss(features, None)
+            if not bool(torch.isfinite(value)):
+                raise TrainingError(f"the loss is {float(value)} after {step} steps.", "Lower the learning rate.")
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            task.advance()
+            if measure is not None and (step % looks == 0 or step % an_epoch == 0):
+                model.eval()
+                found = measure()
+                if best is None or found > best:
+                    best, state = found, _copy(model)
+    if state:
+        model.load_state_dict(state)
+    model.eval()
+    return best
+
+
+def _groups(loss: Any, weight_decay: float) -> list[dict[str, Any]]:
+    named = [(name, weight) for name, weight in loss.named_parameters() if weight.requires_grad]
+    free = [weight for name, weight in named if "bias" in name or "LayerNorm" in name]
+    held = [weight for name, weight in named if not ("bias" in name or "LayerNorm" in name)]
+    return [{"params": held, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def _features(model: SentenceTransformer, texts: list[str]) -> dict[str, Any]:
+    preprocess = getattr(model, "preprocess", None) or model.tokenize
+    return {name: v.to(model.device) if hasattr(v, "to") else v for name, v in preprocess(texts).items()}
+
+
+def save_step(module: Any, folder: str | None, every: int) -> Callable[[int], None]:
+    """Saves the adapter as ``step_N`` in the folder after every so many steps; does nothing without a folder."""
+
+    def saved(step: int) -> None:
+        if folder is not None and step % every == 0:
+            module.save(str(Path(folder) / f"step_{step}"))
+
+    return saved

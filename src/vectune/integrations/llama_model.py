@@ -1,0 +1,265 @@
+"""SentenceTransformersFinetuneEngine: LlamaIndex's engine over vectune's tuning of whole models."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+
+from vectune.embedders.local import LocalEmbedder
+from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.options import EmbedOptions
+from vectune.errors import ModelError
+from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_RATE, refuse_unknown
+from vectune.integrations.llama_data import QADataset, retrieval_dataset, with_dev_split
+from vectune.integrations.llama_embedding import VectuneEmbedding
+from vectune.integrations.llama_fit import fit_plainly
+from vectune.progress import SILENT, Progress
+from vectune.runs import check_output
+from vectune.training.data import TrainingData
+from vectune.training.defaults import settle
+from vectune.training.methods import tune_with
+from vectune.training.options import Method, TuneOptions
+from vectune.training.problem import Positives, judged_rows, ndcg_at_10
+from vectune.training.result import TuneResult
+from vectune.training.saving import save_artifact
+
+if TYPE_CHECKING:
+    from vectune.dataset import RetrievalDataset
+
+
+class SentenceTransformersFinetuneEngine:
+    """Tune a sentence-transformers model on questions and nodes.
+
+    The names are LlamaIndex's. What is left None follows from the data, and differs for the user's good:
+    batches are shuffled and hold no question's own node twice (LlamaIndex trains on neighbouring questions of one chunk
+    as each other's negatives), batch and epochs come from the number of pairs, hard negatives are mined, bf16 is used
+    where it is faster, dev is looked at as often as it pays, and the state that dev likes best is kept, which is the
+    base model where nothing is better. ``like_llama_index=True`` restores LlamaIndex's training: batches of 10 in the
+    dataset's order, 2 epochs, fp32, first node of each question, the last state (with ``val_dataset`` the best).
+
+    Args:
+        dataset: ours, or llama-index-finetuning's object.
+        model_id: what to tune.
+        model_output_path: the folder to write; ``SentenceTransformer(folder)`` opens it.
+        batch_size: pairs in a step.
+        val_dataset: chooses the state to keep; None cuts it from ``dataset``, by section, and trains on the rest.
+        loss: a loss of sentence-transformers over ``engine.model`` or a model of its own, or a function that makes one
+            from a model; None is InfoNCE with mined negatives. A given loss trains on shuffled pairs in fp32.
+        epochs: passes over the pairs.
+        show_progress_bar: on a terminal.
+        evaluation_steps: steps between looks at dev.
+        use_all_docs: every relevant node of a question, not only the first.
+        trust_remote_code: run code that comes with the model.
+        device: of the model that comes out, and of training with a ``loss`` or like LlamaIndex.
+        save_checkpoints, resume_from_checkpoint, checkpoint_save_steps, checkpoint_save_total_limit: accepted; there is
+            always one checkpoint beside the output, and a killed run goes on from there by itself.
+        like_llama_index: see above.
+        method: ``full``, ``lora`` or ``auto``.
+        seed: of everything that is drawn.
+
+    Attributes:
+        result: what ``finetune`` came to; None before.
+    """
+
+    def __init__(
+        self,
+        dataset: QADataset,
+        model_id: str = "BAAI/bge-small-en",
+        model_output_path: str = "exp_finetune",
+        batch_size: int | None = None,
+        val_dataset: QADataset | None = None,
+        loss: Any = None,
+        epochs: int | None = None,
+        show_progress_bar: bool = True,
+        evaluation_steps: int | None = None,
+        use_all_docs: bool | None = None,
+        trust_remote_code: bool = False,
+        device: Any = None,
+        save_checkpoints: bool = False,
+        resume_from_checkpoint: bool = False,
+        checkpoint_save_steps: int = 500,
+        checkpoint_save_total_limit: int = 0,
+        *,
+        like_llama_index: bool = False,
+        method: Method = "full",
+        seed: int = 0,
+    ) -> None:
+        self.dataset, self.val_dataset = dataset, val_dataset
+        self.model_id, self.model_output_path = model_id, model_output_path
+        self.batch_size, self.epochs, self.evaluation_steps = batch_size, epochs, evaluation_steps
+        self.loss, self.show_progress_bar = loss, show_progress_bar
+        self.use_all_docs = not like_llama_index if use_all_docs is None else use_all_docs
+        self.trust_remote_code, self.device = trust_remote_code, device
+        self.save_checkpoints, self.resume_from_checkpoint = save_checkpoints, resume_from_checkpoint
+        self.checkpoint_save_steps = checkpoint_save_steps
+        self.checkpoint_save_total_limit = checkpoint_save_total_limit
+        self.like_llama_index, self.method, self.seed = like_llama_index, method, seed
+        self.result: TuneResult | None = None
+
+    @cached_property
+    def model(self) -> Any:
+        """The SentenceTransformer: the base before ``finetune``, the tuned model after it."""
+        from vectune.embedders.loading import load_model
+
+        source = self.model_id if self.result is None else str(self.result.path)
+        return load_model(source, device=str(self.device or "auto"), trust_remote_code=self.trust_remote_code)
+
+    @property
+    def examples(self) -> list[Any]:
+        """The pairs, as sentence-transformers' InputExample."""
+        from sentence_transformers import InputExample
+
+        return [InputExample(texts=list(pair)) for pair in self._pairs()]
+
+    @property
+    def evaluator(self) -> Any:
+        """sentence-transformers' evaluator over ``val_dataset``; None without one."""
+        if self.val_dataset is None:
+            return None
+        from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+        relevant = {query: set(nodes) for query, nodes in self.val_dataset.relevant_docs.items()}
+        return InformationRetrievalEvaluator(self.val_dataset.queries, self.val_dataset.corpus, relevant)
+
+    def finetune(self, **train_kwargs: Any) -> None:
+        """Tune, and write the folder.
+
+        Args:
+            **train_kwargs: fields of ``TuneOptions`` (``rate=1e-5``, ``patience=0``, ``precision="fp32"`` …), or what
+                sentence-transformers' ``fit`` calls them: ``optimizer_params={"lr": …}``, ``weight_decay``,
+                ``use_amp``, ``output_path``, ``show_progress_bar``, ``evaluation_steps``.
+
+        Raises:
+            UsageError: an unknown name.
+            DatasetError: the dataset is broken, or has fewer than two questions.
+            OutputError: the folder holds something else.
+        """
+        options = self._options(train_kwargs)
+        data = retrieval_dataset(self.dataset, self.val_dataset, self.use_all_docs)
+        out = Path(self.model_output_path)
+        progress = Progress() if self.show_progress_bar else SILENT
+        cut = None if self.like_llama_index or self.loss is not None else with_dev_split(data, options.seed, progress)
+        if cut is None:
+            self.result = self._finetune_plainly(data, out, options, progress)
+        else:
+            self.result = tune_with(cut, out, self._looking(cut, options), progress)
+        self.__dict__.pop("model", None)
+
+    def get_finetuned_model(self, **model_kwargs: Any) -> BaseEmbedding:
+        """The tuned model as LlamaIndex's embedding; queries and texts get the prompts that they were tuned with.
+
+        Args:
+            **model_kwargs: of ``VectuneEmbedding``.
+
+        Raises:
+            ModelError: nothing is tuned yet.
+        """
+        folder = Path(self.model_output_path)
+        if not (folder / ARTIFACT_FILE).exists():
+            raise ModelError(f"{folder}: there is no tuned model.", "Call finetune() first.")
+        if self.device is not None or self.trust_remote_code:
+            device = "auto" if self.device is None else str(self.device)
+            options = EmbedOptions(device=device, trust_remote_code=self.trust_remote_code)
+            model_kwargs = {"options": options, **model_kwargs}
+        return VectuneEmbedding(folder, **model_kwargs)
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        data, nodes = self.dataset, slice(None if self.use_all_docs else 1)
+        return [
+            (text, data.corpus[node]) for key, text in data.queries.items() for node in data.relevant_docs[key][nodes]
+        ]
+
+    def _options(self, given: dict[str, Any]) -> TuneOptions:
+        given = dict(given)
+        self.model_output_path = str(given.pop("output_path", self.model_output_path))
+        self.show_progress_bar = given.pop("show_progress_bar", self.show_progress_bar)
+        self.evaluation_steps = given.pop("evaluation_steps", self.evaluation_steps)
+        for theirs, ours in (("batch_size", "batch"), ("learning_rate", "rate")):
+            if theirs in given:
+                given[ours] = given.pop(theirs)
+        if "optimizer_params" in given:
+            params = dict(given.pop("optimizer_params"))
+            given |= {"rate": params.pop("lr")} if "lr" in params else {}
+            refuse_unknown(params, ("lr",), "optimizer_params")
+        if given.pop("use_amp", False):
+            given["precision"] = "bf16"
+        refuse_unknown(given, [field.name for field in dataclasses.fields(TuneOptions)], "finetune")
+        made = {"method": self.method, "model": self.model_id, "seed": self.seed, "epochs": self.epochs,
+                "batch": self.batch_size, "trust_remote_code": self.trust_remote_code}  # fmt: skip
+        return TuneOptions(**{**made, **given})
+
+    def _looking(self, data: RetrievalDataset, options: TuneOptions) -> TuneOptions:
+        """With as many looks at dev as ``evaluation_steps`` asks for."""
+        if not self.evaluation_steps or options.checks is not None:
+            return options
+        training = TrainingData.of(data)
+        pairs = sum(map(len, training.positives))
+        settings = settle(options, len(training.queries), pairs, int(training.pool.sum()))
+        steps = settings.epochs * len(training.queries) / settings.batch
+        return dataclasses.replace(options, checks=max(1, round(steps / self.evaluation_steps)))
+
+    def _finetune_plainly(
+        self, data: RetrievalDataset, out: Path, options: TuneOptions, progress: Progress
+    ) -> TuneResult:
+        """With the given loss, or as LlamaIndex trains."""
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+        check_output(out, ARTIFACT_FILE)
+        started = time.perf_counter()
+        loss = self._loss() or MultipleNegativesRankingLoss(self.model)
+        model = self.model
+        embedder = LocalEmbedder(model, EmbedOptions(precision="fp32"), self.model_id)
+        fingerprint = embedder.fingerprint
+        look = _Look(data, embedder) if data.qrels.get("dev") else None
+        before = look() if look else 0.0
+        after = fit_plainly(
+            model,
+            self._pairs(),
+            loss,
+            batch=int(options.batch or LLAMA_BATCH),
+            epochs=round(options.epochs or 2),
+            rate=options.rate or LLAMA_RATE,
+            weight_decay=options.weight_decay,
+            shuffle=not self.like_llama_index,
+            measure=look,
+            measure_every=self.evaluation_steps or 50,
+            progress=progress,
+        )
+        notes = () if look else ("There was no dev split: the last state is kept, and nothing says that it is better.",)
+        seconds = round(time.perf_counter() - started, 1)
+        name = self.model_id
+        result = TuneResult(out, "full", name, fingerprint, before, after or 0.0, {}, seconds, notes)
+        save_artifact(model, result, options)
+        return result
+
+    def _loss(self) -> Any:
+        """The given loss over the model that will be saved."""
+        from torch.nn import Module
+
+        loss = self.loss
+        if loss is not None and not isinstance(loss, Module):
+            loss = loss(self.model)
+        own = getattr(loss, "model", None)
+        if own is not None and hasattr(own, "encode_query"):
+            self.__dict__["model"] = own  # else training would change one model and save another
+        return loss
+
+
+class _Look:
+    """nDCG@10 on dev of a model as it is now."""
+
+    def __init__(self, data: RetrievalDataset, embedder: LocalEmbedder) -> None:
+        self.embedder = embedder
+        self.texts = [chunk.content for chunk in data.corpus.values()]
+        self.queries = [query.text for query in data.queries_of("dev")]
+        rows = {key: row for row, key in enumerate(data.corpus)}
+        self.positives = Positives.of(judged_rows(data.split("dev"), rows))
+
+    def __call__(self) -> float:
+        found = self.embedder.embed_queries(self.queries) @ self.embedder.embed_documents(self.texts).T
+        return round(float(ndcg_at_10(found, self.positives).mean()), 5)

@@ -1,0 +1,324 @@
+"""generate_qa_embedding_pairs: LlamaIndex nodes and LLM in, a fine-tuning dataset out; nothing paid is lost.
+
+Each answer is on disk before its request counts as done, keyed by the node's text, the prompt and the LLM. Run again
+after a failure, with more nodes or in another order: only what has no answer is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import warnings
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.llms.llm import LLM
+from llama_index.core.schema import BaseNode, MetadataMode
+
+from vectune.errors import EndpointError, UsageError
+from vectune.integrations.llama_data import EmbeddingQAFinetuneDataset
+from vectune.integrations.llama_loop import iterate
+from vectune.progress import SILENT, Progress, Task
+from vectune.queries.answers import Answer, Answers
+from vectune.queries.parsing import parse_queries
+from vectune.queries.pricing import count_tokens
+from vectune.records import content_id
+from vectune.runs import hash_of, replace
+
+DEFAULT_QA_GENERATE_PROMPT_TMPL = """\
+Below is a piece of a document.
+
+---------------------
+{context_str}
+---------------------
+
+Write {num_questions_per_chunk} questions that people would type into a search box and that this text answers. They do \
+not have the text and do not know that it exists: name what each question is about, and never speak of "the text", \
+"the context" or "the document". Ask about different things. Use only what the text says.
+Write one question on each line, without numbers and without anything else.
+"""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 20.0  # seconds before another try; doubled each time
+
+
+class QuestionsError(EndpointError, RuntimeError):
+    """A node has no questions after all tries, and ``on_failure`` is ``fail``. LlamaIndex raises a RuntimeError."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    key: str
+    prompt: str
+    nodes: tuple[str, ...]  # nodes of equal text share one request
+
+
+@dataclass
+class _Asking:
+    """What all requests of a call share."""
+
+    llm: LLM
+    questions: int
+    tries: int
+    answers: Answers
+    progress: Progress
+
+    async def all(self, requests: Sequence[_Request], concurrency: int) -> AsyncIterator[tuple[_Request, str]]:
+        """(request, empty or why it failed), in the order they end; at most ``concurrency`` are under way."""
+        left = iter(requests)
+        done: asyncio.Queue[tuple[_Request, str] | BaseException] = asyncio.Queue()
+
+        async def work() -> None:
+            try:
+                for request in left:
+                    await done.put((request, await self._one(request)))
+            except Exception as error:  # the disk is full: not a matter of one request
+                await done.put(error)
+
+        workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(requests)))]
+        try:
+            for _ in requests:
+                got = await done.get()
+                if isinstance(got, BaseException):
+                    raise got
+                yield got
+        finally:
+            for worker in workers:
+                worker.cancel()
+
+    async def _one(self, request: _Request) -> str:
+        reason = ""
+        for attempt in range(self.tries):
+            if attempt:
+                pause = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+            try:
+                response = await self._complete(request.prompt)
+            except Exception as error:  # LLM classes share no root of errors
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            answer = _answer(request.prompt, response, self.questions)
+            if parse_queries(answer.text, truncated=answer.truncated):
+                self.answers.put(llm_name(self.llm), [(request.key, answer)])
+                return ""
+            reason = f"the answer holds no question: {answer.text[:80]!r}"
+        return reason or "it was never asked"
+
+    async def _complete(self, prompt: str) -> Any:
+        try:
+            return await self.llm.acomplete(prompt)
+        except NotImplementedError:
+            return await asyncio.to_thread(self.llm.complete, prompt)
+
+
+def generate_qa_embedding_pairs(
+    nodes: Sequence[BaseNode],
+    llm: LLM,
+    qa_generate_prompt_tmpl: str = DEFAULT_QA_GENERATE_PROMPT_TMPL,
+    num_questions_per_chunk: int = 2,
+    retry_limit: int = 3,
+    on_failure: str = "continue",
+    save_every: int = 500,
+    output_path: str = "qa_finetune_dataset.json",
+    verbose: bool = True,
+    *,
+    concurrency: int = 8,
+    store: str | Path | None = None,
+) -> EmbeddingQAFinetuneDataset:
+    """Questions for each node.
+
+    Where it differs from LlamaIndex: the default prompt asks for what people search, not for an exam; up to
+    ``concurrency`` questions are under way at once (``concurrency=1`` restores one after the other); announcements,
+    bullets, JSON and reasoning around the questions are not taken for questions; tries are spaced out; ids are hashes
+    of the content, so a repeated call gives the same dataset. Of a file at ``output_path`` the questions about these
+    nodes are kept; where it holds other nodes, they are not mixed in, and the file stays as ``NAME.old.json``.
+
+    Args:
+        nodes: their text without metadata is what is asked about and embedded.
+        llm: any LlamaIndex LLM; asked through ``acomplete``.
+        qa_generate_prompt_tmpl: with ``{context_str}`` and ``{num_questions_per_chunk}``.
+        num_questions_per_chunk: questions for each node.
+        retry_limit: tries for each node.
+        on_failure: ``continue`` leaves the node out, to be asked in the next call; ``fail`` raises.
+        save_every: answers after which ``output_path`` is written again. Each answer is safe without it.
+        output_path: the JSON to write.
+        verbose: show progress, and each node that failed.
+        concurrency: requests under way at once.
+        store: SQLite file with the answers; None is ``answers.sqlite`` in the cache folder.
+
+    Raises:
+        UsageError: numbers or words that make no sense.
+        DatasetError: ``output_path`` holds something else.
+        QuestionsError: a node failed and ``on_failure`` is ``fail``; also a RuntimeError.
+    """
+    if on_failure not in ("continue", "fail"):
+        raise UsageError(f"on_failure is '{on_failure}', expected 'continue' or 'fail'.")
+    if min(num_questions_per_chunk, retry_limit, save_every, concurrency) < 1:
+        raise UsageError("num_questions_per_chunk, retry_limit, save_every and concurrency must be at least 1.")
+    texts = {node.node_id: node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes}
+    requests = _requests(texts, llm, qa_generate_prompt_tmpl, num_questions_per_chunk)
+    output = _Output(Path(output_path), texts, requests, num_questions_per_chunk)
+    progress = Progress() if verbose else SILENT
+    failed: dict[str, str] = {}
+    with Answers(None if store is None else Path(store)) as answers, progress.task(
+        "questions", len(texts), "nodes"
+    ) as task:  # fmt: skip
+        pending = output.take(answers)
+        task.advance(len(texts) - sum(len(request.nodes) for request in pending))
+        asking = _Asking(llm, num_questions_per_chunk, retry_limit, answers, progress)
+        try:
+            for number, (request, reason) in enumerate(iterate(asking.all(pending, concurrency)), start=1):
+                if reason:
+                    _tell(request, reason, retry_limit, on_failure, progress)
+                    failed.update(dict.fromkeys(request.nodes, reason))
+                _advance(task, request)
+                if number % save_every == 0:
+                    output.take(answers)
+                    output.save()
+        finally:
+            output.take(answers)
+            output.save()
+    _warn_short(output.dataset(), failed, num_questions_per_chunk)
+    return output.dataset()
+
+
+def llm_name(llm: LLM) -> str:
+    """The model as its server knows it, or the class's name."""
+    return str(getattr(llm.metadata, "model_name", "") or llm.class_name())
+
+
+def _advance(task: Task, request: _Request) -> None:
+    task.advance(len(request.nodes))
+
+
+def _tell(request: _Request, reason: str, tries: int, on_failure: str, progress: Progress) -> None:
+    names = ", ".join(request.nodes)
+    if on_failure == "fail":
+        raise QuestionsError(f"no questions for the node {names} after {tries} tries ({reason}).")
+    if progress is not SILENT:
+        progress.warn(f"no questions for the node {names} after {tries} tries ({reason}); it is left out.")
+
+
+def _warn_short(dataset: EmbeddingQAFinetuneDataset, failed: Mapping[str, str], wanted: int) -> None:
+    """One warning for all nodes, not one each."""
+    counts = dict.fromkeys(dataset.corpus, 0)
+    for nodes in dataset.relevant_docs.values():
+        for node in nodes:
+            counts[node] = counts.get(node, 0) + 1
+    short = sum(count < wanted for count in counts.values())
+    if failed:
+        reason = next(iter(failed.values()))
+        warnings.warn(
+            f"{len(failed)} nodes have no questions and are left out (the first: {reason}); call again to ask them.",
+            stacklevel=3,
+        )
+    if short:
+        warnings.warn(f"{short} of {len(counts)} nodes have fewer than {wanted} questions.", stacklevel=3)
+
+
+def _requests(texts: Mapping[str, str], llm: LLM, template: str, questions: int) -> dict[str, _Request]:
+    """By key. A node without any text gets none."""
+    who = _identity(llm)
+    found: dict[str, _Request] = {}
+    for node, text in texts.items():
+        if text.strip():
+            prompt = _filled(template, text, questions)
+            key = hash_of(["llama-index", prompt, questions, who])
+            known = found[key].nodes if key in found else ()
+            found[key] = _Request(key, prompt, (*known, node))
+    return found
+
+
+def _filled(template: str, text: str, questions: int) -> str:
+    try:
+        return template.format(context_str=text, num_questions_per_chunk=questions)
+    except (KeyError, IndexError, ValueError):  # braces of its own, such as an example of JSON
+        return template.replace("{num_questions_per_chunk}", str(questions)).replace("{context_str}", text)
+
+
+def _identity(llm: LLM) -> list[str]:
+    """What the answers depend on beside the prompt. No keys, no addresses: the same model elsewhere answers as well."""
+    settings = ("temperature", "max_tokens", "system_prompt")
+    return [llm.class_name(), llm_name(llm), *(repr(getattr(llm, name, None)) for name in settings)]
+
+
+def _answer(prompt: str, response: Any, questions: int) -> Answer:
+    text = str(getattr(response, "text", response) or "")
+    counted = getattr(response, "additional_kwargs", None) or {}
+    tokens_in, tokens_out = counted.get("prompt_tokens"), counted.get("completion_tokens")
+    return Answer(
+        text,
+        tokens_in if isinstance(tokens_in, int) else count_tokens(prompt),
+        tokens_out if isinstance(tokens_out, int) else count_tokens(text),
+        truncated=_finish_reason(getattr(response, "raw", None)) == "length",
+        queries=questions,
+    )
+
+
+def _finish_reason(raw: Any) -> str:
+    """Of an OpenAI-like answer, as an object or a dictionary; empty where there is none."""
+    choices = raw.get("choices") if isinstance(raw, dict) else getattr(raw, "choices", None)
+    first = choices[0] if isinstance(choices, list) and choices else None
+    reason = first.get("finish_reason") if isinstance(first, dict) else getattr(first, "finish_reason", None)
+    return str(reason or "")
+
+
+class _Output:
+    """The dataset as it grows, and the file it goes into."""
+
+    def __init__(self, path: Path, texts: Mapping[str, str], requests: Mapping[str, _Request], wanted: int) -> None:
+        self.path, self.texts, self.requests, self.wanted = path, texts, requests, wanted
+        self.questions: dict[str, dict[str, str]] = {}  # node → question id → question
+        self._keys = {node: request.key for request in requests.values() for node in request.nodes}
+        self._keep_old = False
+        if path.exists():
+            self._read(EmbeddingQAFinetuneDataset.from_json(str(path)))
+
+    def _read(self, old: EmbeddingQAFinetuneDataset) -> None:
+        """Take over questions about these nodes, unless they are ours and came from another prompt or LLM."""
+        foreign = [node for node, text in old.corpus.items() if self.texts.get(node) != text]
+        self._keep_old = bool(foreign)
+        own: dict[str, dict[str, str]] = {}
+        for query, text in old.queries.items():
+            nodes = old.relevant_docs.get(query) or [""]
+            if len(nodes) == 1 and nodes[0] in self._keys and nodes[0] not in foreign:
+                own.setdefault(nodes[0], {})[query] = text
+        for node, questions in own.items():
+            if all(len(query) != 16 or query == self._id(node, text) for query, text in questions.items()):
+                self.questions[node] = questions
+
+    def _id(self, node: str, question: str) -> str:
+        return content_id(self._keys[node], node, question)
+
+    def take(self, answers: Answers) -> list[_Request]:
+        """Fill in what the store holds; returns the requests that it has no answer for."""
+        found = answers.get(list(self.requests))
+        pending = []
+        for request in self.requests.values():
+            missing = [node for node in request.nodes if node not in self.questions]
+            if request.key in found:
+                self._fill(missing, found[request.key])
+            elif missing:
+                pending.append(_Request(request.key, request.prompt, tuple(missing)))
+        return pending
+
+    def _fill(self, nodes: Iterable[str], answer: Answer) -> None:
+        parsed = parse_queries(answer.text, limit=self.wanted, truncated=answer.truncated)
+        for node in nodes:
+            self.questions[node] = {self._id(node, query.text): query.text for query in parsed}
+
+    def dataset(self) -> EmbeddingQAFinetuneDataset:
+        """In the order of the nodes, whatever the order of the answers."""
+        answered = [node for node in self.texts if self.questions.get(node)]
+        return EmbeddingQAFinetuneDataset(
+            queries={query: text for node in answered for query, text in self.questions[node].items()},
+            corpus={node: self.texts[node] for node in answered},
+            relevant_docs={query: [node] for node in answered for query in self.questions[node]},
+        )
+
+    def save(self) -> None:
+        """Write the file; one that holds other nodes is moved aside first."""
+        if self._keep_old:
+            replace(self.path, self.path.with_name(f"{self.path.stem}.old{self.path.suffix}"))
+            self._keep_old = False
+        self.dataset().save_json(str(self.path))
