@@ -40,13 +40,12 @@ class Case(NamedTuple):
 def local(folder: str) -> Callable[..., Case]:
     def make(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
         path = str(request.getfixturevalue(folder))
-        others = [
-            LocalEmbedder(path, EmbedOptions(query_prompt="another: ")),
-            LocalEmbedder(path, EmbedOptions(dimensions=8)),
-        ]
+        changed = [EmbedOptions(query_prompt="another: "), EmbedOptions(dimensions=8)]
         if folder != "tiny_static":
-            others.append(LocalEmbedder(path, EmbedOptions(max_length=16)))
-        return Case(LocalEmbedder(path, EmbedOptions(query_prompt="query: ")), others)
+            changed.append(EmbedOptions(max_length=16))
+        return Case(
+            LocalEmbedder(path, EmbedOptions(query_prompt="query: ")), [LocalEmbedder(path, other) for other in changed]
+        )
 
     return make
 

