@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import resource
 import subprocess
 import tempfile
@@ -36,9 +37,8 @@ MODEL = "all-MiniLM-L6-v2"
 LLAMA_INDEX = """
 import json, sys, time, warnings
 warnings.simplefilter("ignore")
-from llama_index.core.evaluation import EmbeddingQAFinetuneDataset
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
-from llama_index.finetuning import EmbeddingAdapterFinetuneEngine
+from llama_index.finetuning import EmbeddingAdapterFinetuneEngine, EmbeddingQAFinetuneDataset
 data, out, model, epochs = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 base = HuggingFaceEmbedding(model, device="cpu")
 engine = EmbeddingAdapterFinetuneEngine(
@@ -102,26 +102,34 @@ def apply_time(data: Path) -> None:
         print(f"{adapter.kind:10s} median {middle:.1f} µs, 99th percentile {late:.1f} µs")
 
 
+def _write_vectors(file: Path, documents: int, dim: int) -> None:
+    rng = np.random.default_rng(0)
+    stored = np.lib.format.open_memmap(file, "w+", np.float32, (documents, dim))
+    for start in range(0, documents, 50_000):
+        block = rng.normal(size=(min(50_000, documents - start), dim)).astype(np.float32)
+        stored[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    stored.flush()
+
+
 def scale(documents: int = 1_000_000, pairs: int = 100_000, dim: int = 768) -> None:
     """Train over a memory map on disk; random vectors, queries near their documents."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        stored = np.lib.format.open_memmap(Path(folder) / "v.npy", "w+", np.float32, (documents, dim))
-        for start in range(0, documents, 50_000):
-            block = rng.normal(size=(min(50_000, documents - start), dim)).astype(np.float32)
-            stored[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-        stored.flush()
+        file = Path(folder) / "vectors.npy"
+        writer = multiprocessing.Process(target=_write_vectors, args=(file, documents, dim))
+        writer.start()  # in a process of its own: what it touches is not training's memory
+        writer.join()
+        mapped = np.load(file, mmap_mode="r")
         rows = np.sort(rng.choice(documents, pairs, replace=False))
-        turn = np.eye(dim, dtype=np.float32) + rng.normal(size=(dim, dim)).astype(np.float32) / dim**0.5
-        queries = stored[rows] @ turn.T
-        queries += 1.5 * rng.normal(size=queries.shape).astype(np.float32) / dim**0.5
+        turn = np.eye(dim, dtype=np.float32) + 3 * rng.normal(size=(dim, dim)).astype(np.float32) / dim**0.5
+        queries = np.concatenate([mapped[part] @ turn.T for part in np.array_split(rows, 20)])
+        queries += 8 * rng.normal(size=queries.shape).astype(np.float32) / dim**0.5
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
         positives = Positives(rows[:, None], np.ones((pairs, 1), np.float32))
         third = rng.permutation(pairs)
         folds = [third[i::3] for i in range(3)]
         everything = np.arange(documents)
         held = [Fold(np.setdiff1d(third, fold), fold, np.setdiff1d(everything, rows[fold])) for fold in folds]
-        mapped = np.load(Path(folder) / "v.npy", mmap_mode="r")
         problem = Problem(queries, mapped, positives, everything, everything, tuple(held), folds[0])
         started = time.perf_counter()
         climbed = solve(problem)

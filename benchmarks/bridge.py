@@ -46,7 +46,8 @@ def quality(data: Path, tuned: Path, name: str, shares: list[float], seeds: list
             kept = [100 * (value - before) / (after - before) for value in (bridged, moved)]
             print(
                 f"| {name} | {len(contents)} | {share:.0%} ({found.sampled}) | {seed} | {before:.4f} | {after:.4f} | "
-                f"{bridged:.4f} ({kept[0]:.0f} %) | {moved:.4f} ({kept[1]:.0f} %) | {found.chosen['queries']} | "
+                f"{bridged:.4f} ({kept[0]:.0f} %) | {moved:.4f} ({kept[1]:.0f} %) | "
+                f"{found.chosen['pull']}, {found.chosen['rank']} | "
                 f"{found.seconds:.0f} |",
                 flush=True,
             )

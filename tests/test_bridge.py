@@ -24,7 +24,7 @@ def moved(old: TableEmbedder, dim: int, seed: int = 1, noise: float = 0.1) -> Ta
     return TableEmbedder(f"new-{dim}", table)
 
 
-@pytest.mark.parametrize(("dim", "share"), [(16, 0.9), (24, 0.9), (12, 0.75)], ids=["same", "wider", "narrower"])
+@pytest.mark.parametrize(("dim", "share"), [(16, 0.8), (24, 0.8), (12, 0.7)], ids=["same", "wider", "narrower"])
 def test_new_queries_find_what_they_are_to_find(dim: int, share: float, tmp_path: Path) -> None:
     dataset, old = turned_space(noise=0.1)
     new = moved(old, dim)
@@ -36,7 +36,7 @@ def test_new_queries_find_what_they_are_to_find(dim: int, share: float, tmp_path
     stored, all_new = old.embed_documents(contents), new.embed_documents(contents)
     truth = ndcg_at_10(queries @ all_new.T, positives).mean()
     assert ndcg_at_10(found.query.apply(queries) @ stored.T, positives).mean() > share * truth
-    assert ndcg_at_10(queries @ found.document.apply(stored).T, positives).mean() > share * truth
+    assert ndcg_at_10(queries @ found.document.apply(stored).T, positives).mean() > 0.85 * truth
     assert found.query.dim_out == old.dim and found.document.dim_out == dim
     if dim != old.dim:
         assert any("has not been measured" in note for note in found.notes)

@@ -1,9 +1,10 @@
 """The bridge: after tuning, queries of the new model search the index that still holds the old vectors.
 
-Two maps are learnt from a sample of chunks and from queries that both models embed: new → old for queries, old → new
-for vectors that are moved without the model. A ridge regression pulled to the identity (or, between spaces of different
-dimension, to nothing) brings the spaces together. Its transpose brings queries to the old documents, because
-q · (W d) = (Wᵀ q) · d. From there the adapter ladder goes on with the judged queries over the old vectors.
+Two maps are learnt from a sample of chunks that both models embed. W moves stored vectors into the new space without
+the model: ridge regression pulled to the identity (or, between spaces of different dimension, to nothing), of full or
+of low rank, whichever is better on chunks it did not see. The second map brings new queries to the old vectors. It is
+fitted to what W makes of the stored vectors, all of them, which costs no embedding: its scores on old vectors shall be
+the new queries' scores on moved ones. Queries do not help W: on a tuned model their vectors move in another way.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectune import __version__
-from vectune.adapters import Adapter, StoredAdapter, save_adapter
+from vectune.adapters import Adapter, Kind, StoredAdapter, save_adapter
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.splits import with_dev
-from vectune.training.adapter import FEW, Climbed, Starts, fit_all, solve
-from vectune.training.problem import Positives, Problem, judged_rows, ndcg_at_10, problem_of, trained_queries
+from vectune.training.adapter import FEW
+from vectune.training.problem import Positives, judged_rows, ndcg_at_10, trained_queries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from vectune.protocols import Embedder, Vectors
     from vectune.training.problem import Rows
 
-PULLS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+PULLS = (0.03, 0.1, 0.3, 1.0, 3.0)
+RANKS = (0, 64, 16)  # of the change; 0 is full rank
+FOLDS = 4  # of the sample, for pull and rank
+QUERY_PULL = 0.003  # of the second map to W's transpose; there are enough stored vectors to need little
 LEAST = 50  # chunks of a sample, where the corpus has them
 WEAK = 10  # chunks and queries that are named as weak
 
@@ -44,14 +48,12 @@ class BridgeOptions:
     Attributes:
         sample: share of the corpus that both models embed.
         most: chunks of the sample at most.
-        old_vectors: stored vectors beside the sample that judged queries are searched among, at most.
-        labels: go on from the regression with the judged queries, by the adapter ladder.
+        old_vectors: stored vectors that the map of queries is fitted to, at most.
     """
 
     sample: float = 0.05
     most: int = 20_000
     old_vectors: int = 20_000
-    labels: bool = True
 
 
 DEFAULTS = BridgeOptions()
@@ -66,7 +68,7 @@ class Bridge:
         document: stored old vectors → new space.
         dev: nDCG@10 of the dev queries among the sampled chunks: ``old``, ``new`` (everything embedded again),
             ``bridge`` (new queries on old vectors), ``moved`` (new queries on moved vectors).
-        chosen: pull of the regression and the ladder's settings.
+        chosen: pull and rank of the regression, and how good they were on chunks left out.
         weak: chunks that are mapped worst and dev queries that lose most, by id.
         sampled: how many chunks both models embedded.
     """
@@ -113,7 +115,7 @@ def build_bridge(
     check_output(out, ARTIFACT_FILE)
     started = time.perf_counter()
     ground = _Ground.of(old, new, dataset, seed, options)
-    found = replace(learn(ground, seed, options, progress), seconds=time.perf_counter() - started)
+    found = replace(learn(ground, progress), seconds=time.perf_counter() - started)
     for note in found.notes:
         progress.say(note)
     with writing(out) as beside:
@@ -173,10 +175,8 @@ class _Ground:
         if len(ids) < 10:
             raise DatasetError(f"{len(ids)} chunks are too few to learn a map between two spaces from.")
         size = min(max(round(options.sample * len(ids)), LEAST), options.most, len(ids))
-        asked = list(dict.fromkeys(key for grades in dataset.qrels.get("dev", {}).values() for key in grades))
-        asked = asked[: size // 3]  # dev needs its positives; the rest of the sample is drawn from everything
-        drawn = [key for key in rng.permutation(ids).tolist() if key not in set(asked)]
-        sampled = {*asked, *drawn[: size - len(asked)]}
+        drawn = rng.permutation(ids).tolist()  # evenly: dev's own chunks would crowd a small sample
+        sampled = set(drawn[:size])
         further = {key for grades in judged.values() for key in grades} | set(drawn[: options.old_vectors])
         small = _cut_down(dataset, sampled | further)
         rows = {key: row for row, key in enumerate(small.corpus)}
@@ -212,76 +212,97 @@ def _cut_down(dataset: RetrievalDataset, kept: set[str]) -> RetrievalDataset:
 # Learning
 
 
-def learn(ground: _Ground, seed: int, options: BridgeOptions, progress: Progress) -> Bridge:
-    """Both maps; every choice is made with dev's chunks and queries left out of the fit, then all is fitted again."""
-    positives = Positives.of(
-        judged_rows(trained_queries(ground.dataset), {k: r for r, k in enumerate(ground.dataset.corpus)})
-    )
-    held = (
-        np.isin(ground.sample, positives.take(ground.dev).rows)
-        if len(ground.dev)
-        else np.zeros(len(ground.sample), bool)
-    )
+def learn(ground: _Ground, progress: Progress) -> Bridge:
+    """Both maps; pull, rank and dev's figures come from fits that leave dev's chunks out, then all is fitted again."""
+    rows = {key: row for row, key in enumerate(ground.dataset.corpus)}
+    positives = Positives.of(judged_rows(trained_queries(ground.dataset), rows))
+    held = np.isin(ground.sample, positives.take(ground.dev).rows)
     if not held.any() or held.all():
         held = np.arange(len(ground.sample)) % 5 == 0
-    pull, fidelity = _choose_pull(ground, ~held)
-    trial = _regression(ground, ~held, pull)
+    fidelity, pull, rank = _choose(ground, positives)
+    trial = _regression(ground, ~held, pull, rank)
+    final = _regression(ground, np.ones(len(held), bool), pull, rank)
     board = _Dev(ground, positives)
-    ladder = _climb(ground, trial, seed, progress) if options.labels else None
-    maps: dict[str, Adapter] = {"regression": _linear("ridge", trial.T)}
-    if ladder is not None:
-        maps["ladder"] = _after(ladder.unseen, trial.T)
-    notes, chosen_query, chosen_document = _pick(board, maps, trial, ground)
-    final = _regression(ground, np.ones(len(held), bool), pull)
-    finals = {"regression": _linear("ridge", final.T)}
-    if ladder is not None:
-        finals["ladder"] = _after(ladder.climbed.adapter, final.T)
-    same = ground.old.shape[1] == ground.new.shape[1]
-    document_map = (
-        _linear("ridge", final) if chosen_document == "regression" else _linear("linear", finals["ladder"].matrix().T)
-    )
-    dev = board.scores(maps.get(chosen_query), _turned(maps, chosen_document, trial))
-    chosen: Json = {"pull": pull, "fidelity": round(fidelity, 4), "queries": chosen_query, "documents": chosen_document}
-    if ladder is not None and "ladder" in (chosen_query, chosen_document):
-        chosen["ladder"] = [setting.describe() for setting in ladder.climbed.settings]
+    unseen = _linear("ridge", _for_queries(ground.old, trial))
+    dev = board.scores(unseen, _linear("ridge", trial))
+    notes = []
+    for which, name in (("bridge", "new queries on old vectors"), ("moved", "new queries on moved vectors")):
+        if dev and dev[which] < dev["old"]:
+            notes.append(
+                f"{name} score {dev[which]:.3f} on dev, below the old model's {dev['old']:.3f}: "
+                "keep the old model until all is embedded again."
+            )
     if len(ground.dev) < FEW:
-        notes.append(
-            f"only {len(ground.dev)} dev queries have their chunks in the sample: the share kept is a rough guess."
-        )
-    if not same:
+        found = f"only {len(ground.dev)} dev queries have their chunks in the sample"
+        notes.append(f"{found}: the share kept is a rough guess.")
+    if ground.old.shape[1] != ground.new.shape[1]:
         notes.append("the two models have different dimensions; quality across makes of models has not been measured.")
-    weak = board.weak(maps.get(chosen_query), trial, held)
-    return Bridge(finals[chosen_query], document_map, dev, chosen, weak, len(ground.sample), tuple(notes))
-
-
-def _regression(ground: _Ground, kept: NDArray[np.bool_], pull: float) -> NDArray[np.float32]:
-    """W (d_new, d_old) with W·old ≈ new, over sampled chunks and over queries; pulled to the identity if it exists."""
-    x = np.concatenate([ground.old[ground.sample][kept], ground.old_queries])
-    y = np.concatenate([ground.new[kept], ground.new_queries])
-    weight = np.ones(len(x), dtype=np.float32)
-    chunks = int(kept.sum())  # as many queries as there are must not outweigh the chunks they are to find
-    weight[chunks:] = min(1.0, chunks / max(len(x) - chunks, 1))
-    root = np.sqrt(weight)[:, None]
-    x, y = x * root, y * root
-    dim_old, dim_new = x.shape[1], y.shape[1]
-    prior = (
-        np.eye(dim_new, dim_old, dtype=np.float32) if dim_old == dim_new else np.zeros((dim_new, dim_old), np.float32)
+    chosen: Json = {"pull": pull, "rank": rank or "full", "fidelity": round(fidelity, 4)}
+    progress.event("bridge", **chosen)
+    return Bridge(
+        _linear("ridge", _for_queries(ground.old, final)),
+        _linear("low-rank" if rank else "ridge", final),
+        dev,
+        chosen,
+        board.weak(unseen, trial, held),
+        len(ground.sample),
+        tuple(notes),
     )
+
+
+def _regression(ground: _Ground, kept: NDArray[np.bool_], pull: float, rank: int) -> NDArray[np.float32]:
+    """W (d_new, d_old) with W·old ≈ new over sampled chunks; pulled to the identity where that exists."""
+    x, y = ground.old[ground.sample][kept], ground.new[kept]
+    dim_old, dim_new = x.shape[1], y.shape[1]
+    same = dim_old == dim_new
+    prior = np.eye(dim_new, dim_old, dtype=np.float32) if same else np.zeros((dim_new, dim_old), np.float32)
     gram = x.T @ x
-    level = pull * float(np.trace(gram)) / dim_old
-    change = np.linalg.solve(gram + level * np.eye(dim_old, dtype=np.float32), x.T @ (y - x @ prior.T))
-    return np.ascontiguousarray(prior + change.T, dtype=np.float32)
+    level = np.float32(pull * float(np.trace(gram)) / dim_old)
+    change = np.linalg.solve(gram + level * np.eye(dim_old, dtype=np.float32), x.T @ (y - x @ prior.T)).T
+    if 0 < rank < min(change.shape):  # reduced-rank regression (Izenman 1975) over this x
+        _, _, axes = np.linalg.svd(x @ change.T, full_matrices=False)
+        change = axes[:rank].T @ (axes[:rank] @ change)
+    return np.ascontiguousarray(prior + change, dtype=np.float32)
 
 
-def _choose_pull(ground: _Ground, kept: NDArray[np.bool_]) -> tuple[float, float]:
-    """The pull whose map gives new queries the most faithful scores on chunks it did not see, and that correlation."""
-    truth = ground.new_queries @ ground.new[~kept].T
+def _for_queries(old: Vectors, document: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A (d_old, d_new) with (A q) · d ≈ q · W d / ‖W d‖ over all stored vectors d, for every q."""
+    moved = _unit(old @ document.T)
+    gram = old.T @ old
+    level = np.float32(QUERY_PULL * float(np.trace(gram)) / len(gram))
+    eye = np.eye(len(gram), dtype=np.float32)
+    found = np.linalg.solve(gram + level * eye, old.T @ moved + level * document.T)
+    return np.ascontiguousarray(found, dtype=np.float32)
+
+
+def _choose(ground: _Ground, positives: Positives) -> tuple[float, float, int]:
+    """How good the best pull and rank are on sampled chunks left out in turn, and these two.
+
+    Judged queries whose positive is left out search all stored vectors, moved by a map that has not seen it: nDCG@10.
+    With hardly any such query, the correlation of scores with the new model's decides.
+    """
+    part = np.full(len(ground.old), -1)
+    part[ground.sample] = np.arange(len(ground.sample)) % FOLDS
+    owner = part[positives.rows[:, 0]]
     found = []
-    for pull in PULLS:
-        moved = _unit(ground.old[ground.sample][~kept] @ _regression(ground, kept, pull).T)
-        found.append((_correlation(ground.new_queries @ moved.T, truth), pull))
-    fidelity, pull = max(found)
-    return pull, fidelity
+    for rank in RANKS:
+        for pull in PULLS:
+            values = [_fold_score(ground, positives, part, owner, fold, pull, rank) for fold in range(FOLDS)]
+            found.append((float(np.concatenate(values).mean()), pull, rank))
+    return max(found, key=lambda item: (round(item[0], 3), -item[1]))
+
+
+def _fold_score(
+    ground: _Ground, positives: Positives, part: Rows, owner: Rows, fold: int, pull: float, rank: int
+) -> NDArray[np.float64]:
+    """Scores of queries, one each, by a map fitted without this fold."""
+    out = part[ground.sample] == fold
+    document = _regression(ground, ~out, pull, rank)
+    asked = np.flatnonzero(owner == fold)
+    if (owner >= 0).sum() < FEW:
+        moved = _unit(ground.old[ground.sample][out] @ document.T)
+        return np.array([_correlation(ground.new_queries @ moved.T, ground.new_queries @ ground.new[out].T)])
+    return ndcg_at_10(ground.new_queries[asked] @ _unit(ground.old @ document.T).T, positives.take(asked))
 
 
 def _correlation(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
@@ -291,47 +312,13 @@ def _correlation(left: NDArray[np.float32], right: NDArray[np.float32]) -> float
     return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-9)).mean())
 
 
-def _climb(ground: _Ground, trial: NDArray[np.float32], seed: int, progress: Progress) -> _Ladder | None:
-    """The ladder over old vectors for new queries that the regression brought to the old space."""
-    queries = _unit(ground.new_queries @ trial)
-    if len(queries) < FEW or not ground.dataset.qrels.get("dev"):
-        return None
-    whole = problem_of(ground.dataset, queries, ground.old, 2, seed)
-    # only dev is held out: the new model has seen the other queries, so they cannot judge
-    problem: Problem = replace(whole, folds=whole.folds[:1])
-    climbed = solve(problem, seed, progress=progress)
-    fold = problem.folds[0]
-    unseen = fit_all(problem, climbed.settings, seed, Starts(problem, seed), (fold.train, fold.pool))
-    return _Ladder(climbed, unseen)
-
-
-@dataclass(frozen=True)
-class _Ladder:
-    """The ladder's outcome, and the same adapter fitted without dev."""
-
-    climbed: Climbed
-    unseen: Adapter
-
-
-def _after(adapter: Adapter, first: NDArray[np.float32]) -> Adapter:
-    """``adapter`` applied to ``first · x``, as one adapter over x."""
-    skip = first if adapter.skip is None else adapter.skip @ first
-    down = None if adapter.down is None else np.ascontiguousarray(adapter.down @ first)
-    return replace(adapter, dim_in=first.shape[1], skip=np.ascontiguousarray(skip, dtype=np.float32), down=down)
-
-
-def _linear(kind: str, matrix: NDArray[np.float32]) -> Adapter:
-    return Adapter(kind, matrix.shape[1], matrix.shape[0], skip=np.ascontiguousarray(matrix))  # type: ignore[arg-type]
+def _linear(kind: Kind, matrix: NDArray[np.float32]) -> Adapter:
+    return Adapter(kind, matrix.shape[1], matrix.shape[0], skip=matrix)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     found: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     return found
-
-
-def _turned(maps: dict[str, Adapter], which: str, trial: NDArray[np.float32]) -> Adapter:
-    """The map of stored vectors that belongs to a map of queries: its transpose."""
-    return _linear("ridge", trial) if which == "regression" else _linear("linear", maps["ladder"].matrix().T)
 
 
 class _Dev:
@@ -377,32 +364,3 @@ class _Dev:
             worst = [i for i in np.argsort(-lost)[:WEAK] if lost[i] > 0]
             found["queries"] = [keys[self.ground.dev[i]] for i in worst]
         return found
-
-
-def _pick(
-    board: _Dev, maps: dict[str, Adapter], trial: NDArray[np.float32], ground: _Ground
-) -> tuple[list[str], str, str]:
-    """Which map serves queries and which moves documents, by dev; and what must be said about it."""
-    if not len(board.positives):
-        return (
-            ["no dev query has its chunks in the sample: the regression is taken unseen."],
-            "regression",
-            "regression",
-        )
-    values = {name: float(board.query_score(adapter).mean()) for name, adapter in maps.items()}
-    query = max(values, key=lambda name: values[name])
-    turned = {
-        name: float(board.of(board.new_queries, _turned(maps, name, trial).apply(board.old)).mean())
-        for name, adapter in maps.items()
-        if adapter.is_linear
-    }
-    document = max(turned, key=lambda name: turned[name])
-    notes = []
-    old = float(board.query_score(None).mean())
-    for what, value in (("new queries on old vectors", values[query]), ("moved vectors", turned[document])):
-        if value < old:
-            notes.append(
-                f"{what} score {value:.3f} on dev, below the old model's {old:.3f}: "
-                "keep the old model until all is embedded again."
-            )
-    return notes, query, document
