@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-import models
 from vectune.embedders.cached import CachedEmbedder
 from vectune.embedders.callables import CallableEmbedder
 from vectune.embedders.factory import open_embedder
@@ -31,10 +30,10 @@ TEXTS = [
 
 
 class Case(NamedTuple):
-    """An embedder, and others that must not have its fingerprint."""
+    """An embedder, and what makes others that must not have its fingerprint."""
 
     embedder: Embedder
-    others: Sequence[Embedder]
+    others: Callable[[], Sequence[Embedder]]
 
 
 def local(folder: str) -> Callable[..., Case]:
@@ -43,16 +42,10 @@ def local(folder: str) -> Callable[..., Case]:
         changed = [EmbedOptions(query_prompt="another: "), EmbedOptions(dimensions=8)]
         if folder != "tiny_static":
             changed.append(EmbedOptions(max_length=16))
-        return Case(
-            LocalEmbedder(path, EmbedOptions(query_prompt="query: ")), [LocalEmbedder(path, other) for other in changed]
-        )
+        embedder = LocalEmbedder(path, EmbedOptions(query_prompt="query: "))
+        return Case(embedder, lambda: [LocalEmbedder(path, other) for other in changed])
 
     return make
-
-
-def other_weights(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
-    one, two = (models.save_bert(tmp_path / str(seed), seed=seed) for seed in (0, 1))
-    return Case(LocalEmbedder(str(one)), [LocalEmbedder(str(two))])
 
 
 def http(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
@@ -63,7 +56,9 @@ def http(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Ca
         stack.callback(embedder.close)
         return embedder
 
-    return Case(opened(query_prompt="query: "), [opened("large"), opened(dimensions=8), opened(query_prompt="q: ")])
+    return Case(
+        opened(query_prompt="query: "), lambda: [opened("large"), opened(dimensions=8), opened(query_prompt="q: ")]
+    )
 
 
 def callables(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
@@ -73,13 +68,15 @@ def callables(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) 
     def documents(texts: Sequence[str]) -> list[list[float]]:
         return [hashed_embedding(text, 32) for text in texts]
 
-    others = [CallableEmbedder(documents, documents), CallableEmbedder(queries, documents, fingerprint="mine 2")]
+    def others() -> list[Embedder]:
+        return [CallableEmbedder(documents, documents), CallableEmbedder(queries, documents, fingerprint="mine 2")]
+
     return Case(CallableEmbedder(queries, documents), others)
 
 
 def cached(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     inner = local("tiny_bert")(stack, request, tmp_path)
-    return Case(CachedEmbedder(inner.embedder), [CachedEmbedder(other) for other in inner.others])
+    return Case(CachedEmbedder(inner.embedder), lambda: [CachedEmbedder(other) for other in inner.others()])
 
 
 def cached_before(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
@@ -93,7 +90,6 @@ KINDS: dict[str, Callable[[ExitStack, pytest.FixtureRequest, Path], Case]] = {
     "bert": local("tiny_bert"),
     "decoder": local("tiny_decoder"),
     "static": local("tiny_static"),
-    "weights": other_weights,
     "http": http,
     "callables": callables,
     "cached": cached,
@@ -177,7 +173,7 @@ def test_the_fingerprint_is_stable_and_tells_what_vectors_depend_on(case: Case) 
     mine = case.embedder.fingerprint
     case.embedder.embed_documents(TEXTS)
     assert case.embedder.fingerprint == mine
-    others = [other.fingerprint for other in case.others]
+    others = [other.fingerprint for other in case.others()]
     assert mine not in others
     assert len(set(others)) == len(others)
 
