@@ -49,6 +49,14 @@ def test_a_clear_gain_ships_at_its_price(data: RetrievalDataset) -> None:
     assert (found.queries, found.clusters, found.clustered_by) == (80, 20, "document")
 
 
+def test_queries_cut_from_the_documents_never_ship(data: RetrievalDataset) -> None:
+    cut = replace(data, queries={key: replace(query, writer="extractive") for key, query in data.queries.items()})
+    found = verdict(board_of(cut, base=0.5, tuned=0.6), cut, "base", "tuned", QUICK)
+    assert found.outcome == "too few queries to tell" and found.queries_needed == 100
+    assert "on queries cut from the documents" in found.sentence and "people's own" in found.sentence
+    assert verdict(board_of(cut, base=0.6, tuned=0.5), cut, "base", "tuned", QUICK).outcome == "do not ship"
+
+
 def test_a_loss_does_not_ship(data: RetrievalDataset) -> None:
     found = verdict(board_of(data, base=0.6, tuned=0.5), data, "base", "tuned", QUICK)
     assert found.outcome == "do not ship" and "not luck" in found.reasons[0]

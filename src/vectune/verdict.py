@@ -50,6 +50,9 @@ Outcome = Literal["ship", "do not ship", "too few queries to tell"]
 KEEPS_DOCUMENTS = ("adapter", "query")  # kinds of artifact that leave documents' vectors as they are
 LEAST_GAIN = 0.01  # a smaller gain is not worth asking for more queries
 
+CUT_QUERIES = "The queries are the documents' own words: they show that tuning worked, not what people's queries gain."
+REAL_QUERIES = 100  # judged queries of people that a first decision should rest on
+
 
 @dataclass(frozen=True)
 class VerdictOptions:
@@ -176,10 +179,13 @@ def verdict(
     )
     outcome, why = _outcome(chosen, cost, guard, options)
     needed = _needed(board, base_row, row, comparisons, options) if outcome == "too few queries to tell" else None
+    cut = cut_from_documents(board, dataset)
+    if cut and outcome == "ship":
+        outcome, why, needed = "too few queries to tell", CUT_QUERIES, REAL_QUERIES
     best = max(board.rows, key=lambda each: mean(each.values(options.measure)))
     return Verdict(
         outcome=outcome,
-        sentence=_sentence(outcome, chosen, cost, needed, options),
+        sentence=_sentence(outcome, chosen, cost, needed, options, cut),
         reasons=(why, *_further(board, chosen, row, best, cost, guard, regressions, options)),
         measure=options.measure,
         base=base,
@@ -200,6 +206,12 @@ def verdict(
         general=guard,
         regressions=regressions,
     )
+
+
+def cut_from_documents(board: Board, dataset: RetrievalDataset) -> bool:
+    """Whether all queries of the board are the documents' own words: nobody asked them, and no LLM thought of them."""
+    asked = [dataset.queries[query] for query in board.clusters if query in dataset.queries]
+    return bool(asked) and all(query.writer == "extractive" for query in asked)
 
 
 def compare_rows(board: Board, base: str, options: VerdictOptions = VerdictOptions()) -> tuple[Comparison, ...]:
@@ -313,9 +325,15 @@ def _needed(
     return max(needed, board.queries + 1) if needed else None
 
 
-def _sentence(outcome: Outcome, chosen: Comparison, cost: Cost, needed: int | None, options: VerdictOptions) -> str:
+def _sentence(
+    outcome: Outcome, chosen: Comparison, cost: Cost, needed: int | None, options: VerdictOptions, cut: bool
+) -> str:
     low, high = (figure(value, sign=True) for value in chosen.interval)
     found = f"{options.measure} {figure(chosen.gain, sign=True)} ({options.level:.0%} interval {low} to {high})"
+    if cut:
+        found += " on queries cut from the documents"
+        if needed == REAL_QUERIES:
+            return f"Too few queries to tell: {found}; about {needed} of people's own would."
     if outcome == "too few queries to tell":
         return f"Too few queries to tell: {found}" + (f"; about {needed:,} queries would." if needed else ".")
     if outcome == "do not ship":
