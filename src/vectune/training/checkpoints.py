@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vectune.runs import Json, remove, writing
 
-STATE, TENSORS = "state.json", "tensors.safetensors"
+STATE = "state.json"
 
 
 def save_checkpoint(folder: Path, key: str, state: Json, tensors: dict[str, Tensor]) -> None:
@@ -26,11 +26,13 @@ def save_checkpoint(folder: Path, key: str, state: Json, tensors: dict[str, Tens
         folder: its folder.
         key: hash of everything the run depends on; another key makes it worthless.
         state: counters, scores, plans.
-        tensors: weights and moments.
+        tensors: weights and moments; the word before the first dot of a name is the file it goes into.
     """
     with writing(folder) as beside:
         beside.mkdir(parents=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside / TENSORS)
+        for kind in sorted({name.partition(".")[0] for name in tensors}):  # one at a time: each is copied to be written
+            part = {name: t.detach().cpu().contiguous() for name, t in tensors.items() if name.startswith(f"{kind}.")}
+            save_file(part, beside / f"{kind}.safetensors")
         (beside / STATE).write_text(json.dumps({"key": key, **state}), encoding="utf-8")
 
 
@@ -47,7 +49,10 @@ def load_checkpoint(folder: Path, key: str) -> tuple[Json, dict[str, Tensor]] | 
         return None
     if state.pop("key", None) != key:
         return None
-    return state, load_file(folder / TENSORS)
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(file)
+    return state, tensors
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

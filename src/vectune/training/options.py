@@ -76,7 +76,7 @@ class TuneOptions:
     max_minutes: float | None = None
     max_length: int | None = None
     precision: Precision = "auto"
-    memory_gib: float = 2.0
+    memory_gib: float = 1.0
     gradient_checkpointing: bool = False
     dev_chunks: int | None = None
     checks: int | None = None
