@@ -29,12 +29,15 @@ from vectune.integrations.llama_embedding import AdapterEmbeddingModel, VectuneE
 from vectune.integrations.llama_model import SentenceTransformersFinetuneEngine
 from vectune.integrations.llama_questions import DEFAULT_QA_GENERATE_PROMPT_TMPL, generate_qa_embedding_pairs
 
+LinearAdapterEmbeddingModel = AdapterEmbeddingModel  # LlamaIndex has both names
+
 __all__ = [
     "DEFAULT_QA_GENERATE_PROMPT_TMPL",
     "AdapterEmbeddingModel",
     "BaseAdapter",
     "EmbeddingAdapterFinetuneEngine",
     "EmbeddingQAFinetuneDataset",
+    "LinearAdapterEmbeddingModel",
     "LinearLayer",
     "SentenceTransformersFinetuneEngine",
     "TwoLayerNN",
