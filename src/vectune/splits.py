@@ -87,11 +87,11 @@ def split_by_document(
     if min(shares.values()) < 0 or sum(shares.values()) >= 1:
         raise DatasetError(f"the shares dev={options.dev} and test={options.test} leave nothing to train on.")
     found: dict[str, Qrels] = {}
-    rest = qrels
+    rest, few = qrels, _few_documents(corpus, qrels)
     for name, share in shares.items():
         if share > 0:
             wanted = round(share * len(qrels))
-            found[name], rest = _cut(corpus, rest, max(wanted, 1), options)
+            found[name], rest = _cut(corpus, rest, max(wanted, 1), options, sections=few)
     found["train"] = rest
     if not all(found.values()):
         empty = ", ".join(name for name in found if not found[name])
@@ -115,7 +115,8 @@ def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most:
         return dataset
     train = dataset.split("train")
     wanted = max(min(round(share * len(train)), most), 1)
-    dev, rest = _cut(dataset.corpus, train, wanted, SplitOptions(seed=seed))
+    few = _few_documents(dataset.corpus, train)
+    dev, rest = _cut(dataset.corpus, train, wanted, SplitOptions(seed=seed), sections=few)
     if not dev or not rest:
         raise DatasetError(
             f"the train split of '{dataset.name}' ({len(train)} queries) is too small to cut a dev split from it.",
@@ -124,18 +125,20 @@ def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most:
     return replace(dataset, qrels={**dataset.qrels, "train": rest, "dev": dev})
 
 
-def _cut(corpus: Mapping[str, Chunk], qrels: Qrels, wanted: int, options: SplitOptions) -> tuple[Qrels, Qrels]:
+def _few_documents(corpus: Mapping[str, Chunk], qrels: Qrels) -> bool:
+    return len({corpus[chunk].document_id for chunks in qrels.values() for chunk in chunks}) < MIN_DOCUMENTS
+
+
+def _cut(
+    corpus: Mapping[str, Chunk], qrels: Qrels, wanted: int, options: SplitOptions, sections: bool
+) -> tuple[Qrels, Qrels]:
     """About ``wanted`` queries, and the other queries that share nothing with them; what lies between is dropped."""
-    documents = {corpus[chunk].document_id for chunks in qrels.values() for chunk in chunks}
-    if len(documents) < MIN_DOCUMENTS:
-        inside = _sections(corpus, qrels, wanted, options)
-    else:
-        inside = _documents(corpus, qrels, wanted, options)
+    inside = (_sections if sections else _documents)(corpus, qrels, wanted, options)
     near = set(inside)
     for group in near_duplicates(corpus, options.near_duplicate):
         if inside & set(group):
             near.update(group)
-    if len(documents) < MIN_DOCUMENTS:
+    if sections:
         near |= _around(corpus, inside, options.gap)
     return _sides(qrels, inside, near)
 
