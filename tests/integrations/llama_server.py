@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +34,19 @@ class ServerLLM(CustomLLM):
         return {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        import openai
-
-        with openai.OpenAI(base_url=self.base_url, api_key="any", max_retries=0) as client:
-            return _response(client.chat.completions.create(**self._asking(prompt)))
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+        request = urllib.request.Request(
+            f"{self.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            raw = json.load(response)
+        return CompletionResponse(text=raw["choices"][0]["message"]["content"] or "", raw=raw)
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        import openai
-
-        async with openai.AsyncOpenAI(base_url=self.base_url, api_key="any", max_retries=0) as client:
-            return _response(await client.chat.completions.create(**self._asking(prompt)))
+        return await asyncio.to_thread(self.complete, prompt)
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
         raise NotImplementedError
-
-
-def _response(answer: Any) -> CompletionResponse:
-    return CompletionResponse(text=answer.choices[0].message.content or "", raw=answer)
 
 
 def asked_about(prompt: str) -> list[str]:
