@@ -304,3 +304,18 @@ def test_the_packaged_default_is_checked(tmp_path: Path) -> None:
     names._check_default_weights.cache_clear()
     with pytest.raises(ModelError, match="not the published ones"):
         names._check_default_weights(tmp_path / "model.safetensors")
+
+
+def test_attention_scores_of_any_size(tmp_path: Path) -> None:
+    """exp overflows above 88; such models take the careful way."""
+    model = load_model(str(models.save_bert(tmp_path / "steep")))
+    bert: Any = model[0]
+    with torch.no_grad():
+        for layer in bert.model.encoder.layer:
+            layer.attention.self.query.weight.mul_(100)
+    embedder = LocalEmbedder(model, FP32)
+    theirs = model.encode_document(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(embedder.embed_documents(TEXTS), theirs, atol=1e-4)
+    fast = Encoding.of(model, "document", embedder.prompts["document"], "fp32", None).fast
+    assert fast is not None
+    assert fast[0].careful

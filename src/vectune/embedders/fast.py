@@ -38,6 +38,7 @@ class FastBert:
         config = model.config
         self.heads, self.epsilon = int(config.num_attention_heads), float(config.layer_norm_eps)
         self.first_position = int(config.pad_token_id) + 1 if config.model_type != "bert" else 0
+        self.careful = False
         self._embeddings = model.embeddings
         self._layers = [self._prepare(layer_weights(layer)) for layer in model.encoder.layer]
 
@@ -58,6 +59,14 @@ class FastBert:
             ids: token ids of all sequences one after another, longest sequence first; shape (tokens,).
             lengths: tokens of each sequence, descending.
         """
+        if not self.careful:
+            states = self._run(ids, lengths)
+            if bool(torch.isfinite(states).all()):
+                return states
+            self.careful = True  # scores beyond what exp can take: from now on their maximum is subtracted first
+        return self._run(ids, lengths)
+
+    def _run(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
         x = self._embed(ids, lengths).to(self.dtype)
         width = (x.shape[1],)
         groups = group_sequences(lengths, self.heads)
@@ -84,10 +93,22 @@ class FastBert:
             if group.padding is not None:
                 table = scores.view(group.count, self.heads, group.length, group.length)
                 table.masked_fill_(group.padding.unsqueeze(1), float("-inf"))
-            mixed = torch.bmm(torch.softmax(scores, -1), value).view(group.count, self.heads, group.length, -1)
+            mixed = self._mix(scores, value).view(group.count, self.heads, group.length, -1)
             tokens = mixed.transpose(1, 2).reshape(group.count * group.length, -1)
             found[group.start : group.stop] = tokens if group.places is None else tokens.index_select(0, group.places)
         return found
+
+    def _mix(self, scores: Tensor, value: Tensor) -> Tensor:
+        """softmax(scores) · value.
+
+        The division comes last, where the numbers are few, and the maximum is not subtracted: softmax takes twice as
+        long as this, three times where the length is no multiple of 32. The same in exact arithmetic, and about as
+        exact in bf16, whose range is that of fp32.
+        """
+        if self.careful:
+            return torch.bmm(torch.softmax(scores, -1), value)
+        weights = scores.exp_()
+        return torch.bmm(weights, value).div_(weights.sum(-1, keepdim=True))
 
 
 def _linear(weight: Tensor, bias: Tensor) -> Linear:

@@ -16,6 +16,7 @@ from pathlib import Path
 from vectune.errors import VectuneError
 from vectune.runs import cache_folder, hash_of, write_json
 
+ROUNDS = 12  # the first sets up the kernels
 FASTER = 1.3  # bf16 must gain this much before its rounding is worth it
 SIZE = (512, 384, 1536)  # rows × in × out of the product that is timed: a small encoder's middle layer
 
@@ -52,19 +53,17 @@ def _measure() -> float:
     from torch.nn.functional import linear
 
     rows, narrow, wide = SIZE
-    seconds = {}
+    left, right = torch.randn(rows, narrow), torch.randn(wide, narrow)
+    pairs = [(left, right), (left.bfloat16(), right.bfloat16())]
+    seconds: list[list[float]] = [[], []]
     with torch.inference_mode():
-        for dtype in (torch.float32, torch.bfloat16):
-            left, right = torch.randn(rows, narrow).to(dtype), torch.randn(wide, narrow).to(dtype)
-            linear(left, right)  # the first call sets up the kernel
-            seconds[dtype] = min(_seconds(lambda left=left, right=right: linear(left, right)) for _ in range(7))
-    return seconds[torch.float32] / seconds[torch.bfloat16]
-
-
-def _seconds(work: object) -> float:
-    started = time.perf_counter()
-    work()  # type: ignore[operator]
-    return time.perf_counter() - started
+        for _ in range(ROUNDS):  # alternating, so that another program's load meets both
+            for (x, weight), taken in zip(pairs, seconds, strict=True):
+                started = time.perf_counter()
+                linear(x, weight)
+                taken.append(time.perf_counter() - started)
+    exact, rounded = (min(taken) for taken in seconds)
+    return exact / rounded
 
 
 @lru_cache(maxsize=1)
