@@ -84,32 +84,20 @@ def fit_adapter(
     fold = problem.folds[0] if problem.folds else None
     rows = fold.train if fold else np.arange(len(problem.queries))
     loss_of = _Loss(problem, rows, fold.pool if fold else problem.pool, plan, device)
-    among = Candidates(problem, fold.held, plan.seed) if fold else None
-    held = problem.queries[fold.held] if fold else None
-
-    def dev(adapter: Any) -> float:
-        if among is None or held is None:
-            return float("nan")
-        was_training = module.training
-        module.eval()
-        value = float(among.score(held if adapter is None else apply_adapter(adapter, held, device)).mean())
-        module.train(was_training)
-        return value
+    dev = _Dev(problem, plan.seed, device)
 
     module.to(device)
     steps = plan.steps_per_epoch or -(-len(rows) // plan.batch)
     optimizer, schedule = _optimizer(module, plan, steps * plan.epochs)
-    base, best, since = dev(None), dev(module), 0
+    base, best, since = dev.base(), dev(module), 0
     state = _copy(module)
-    order = _order(len(rows), plan)
-    step = 0
+    order, step = _order(len(rows), plan), 0
     module.train()
     with progress.task("adapter", plan.epochs, "epochs") as task:
         for _ in range(plan.epochs):
             for _ in range(steps):
                 loss = loss_of(module, next(order))
-                if not bool(torch.isfinite(loss)):
-                    raise TrainingError(f"the loss is {float(loss)} after {step} steps.", "Lower the learning rate.")
+                _check(loss, step)
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(module.parameters(), plan.max_grad_norm)
                 optimizer.step()
@@ -132,6 +120,29 @@ def fit_adapter(
     return base, dev(module)
 
 
+class _Dev:
+    """nDCG@10 on the first fold's questions; NaN where there is none."""
+
+    def __init__(self, problem: Problem, seed: int, device: str) -> None:
+        held = problem.folds[0].held if problem.folds else None
+        self.among = None if held is None else Candidates(problem, held, seed)
+        self.vectors = problem.queries if held is None else problem.queries[held]
+        self.device = device
+
+    def base(self) -> float:
+        """Of the vectors as they are."""
+        return float("nan") if self.among is None else float(self.among.score(self.vectors).mean())
+
+    def __call__(self, module: Any) -> float:
+        if self.among is None:
+            return float("nan")
+        was_training = module.training
+        module.eval()
+        value = float(self.among.score(apply_adapter(module, self.vectors, self.device)).mean())
+        module.train(was_training)
+        return value
+
+
 class _Loss:
     """InfoNCE of adapted queries over the pool or the batch; no other positive of a query is its negative."""
 
@@ -150,6 +161,11 @@ class _Loss:
         texts = torch.from_numpy(np.asarray(self.documents[self.positives.rows[rows.numpy(), 0]], dtype=np.float32))
         scores = adapted @ texts.to(self.device).T * SCALE
         return F.cross_entropy(scores, torch.arange(len(rows), device=scores.device))
+
+
+def _check(loss: torch.Tensor, step: int) -> None:
+    if not bool(torch.isfinite(loss)):
+        raise TrainingError(f"the loss is {float(loss)} after {step} steps.", "Lower the learning rate.")
 
 
 def _order(count: int, plan: AdapterPlan) -> Iterator[torch.Tensor]:
@@ -227,8 +243,7 @@ def fit_plainly(
             rows = next(order).tolist()
             features = [_features(model, [pairs[row][side] for row in rows]) for side in (0, 1)]
             value = loss(features, None)
-            if not bool(torch.isfinite(value)):
-                raise TrainingError(f"the loss is {float(value)} after {step} steps.", "Lower the learning rate.")
+            _check(value, step)
             value.backward()
             torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
             optimizer.step()

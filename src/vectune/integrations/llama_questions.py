@@ -159,17 +159,33 @@ def generate_qa_embedding_pairs(
     requests = _requests(texts, llm, qa_generate_prompt_tmpl, num_questions_per_chunk)
     output = _Output(Path(output_path), texts, requests, num_questions_per_chunk)
     progress = Progress() if verbose else SILENT
+    numbers = (num_questions_per_chunk, retry_limit, save_every, concurrency)
+    failed = _ask(output, llm, progress, on_failure, numbers, store)
+    _warn_short(output.dataset(), failed, num_questions_per_chunk)
+    return output.dataset()
+
+
+def _ask(
+    output: _Output,
+    llm: LLM,
+    progress: Progress,
+    on_failure: str,
+    numbers: tuple[int, int, int, int],
+    store: str | Path | None,
+) -> dict[str, str]:
+    """Fill the output; returns the nodes that failed, with the reason."""
+    wanted, tries, save_every, concurrency = numbers
     failed: dict[str, str] = {}
     with Answers(None if store is None else Path(store)) as answers, progress.task(
-        "questions", len(texts), "nodes"
+        "questions", len(output.texts), "nodes"
     ) as task:  # fmt: skip
         pending = output.take(answers)
-        task.advance(len(texts) - sum(len(request.nodes) for request in pending))
-        asking = _Asking(llm, num_questions_per_chunk, retry_limit, answers, progress)
+        task.advance(len(output.texts) - sum(len(request.nodes) for request in pending))
+        asking = _Asking(llm, wanted, tries, answers, progress)
         try:
             for number, (request, reason) in enumerate(iterate(asking.all(pending, concurrency)), start=1):
                 if reason:
-                    _tell(request, reason, retry_limit, on_failure, progress)
+                    _tell(request, reason, tries, on_failure, progress)
                     failed.update(dict.fromkeys(request.nodes, reason))
                 _advance(task, request)
                 if number % save_every == 0:
@@ -178,8 +194,7 @@ def generate_qa_embedding_pairs(
         finally:
             output.take(answers)
             output.save()
-    _warn_short(output.dataset(), failed, num_questions_per_chunk)
-    return output.dataset()
+    return failed
 
 
 def llm_name(llm: LLM) -> str:
