@@ -48,6 +48,7 @@ def by_chunk(written: list[WrittenQuery]) -> dict[str, int]:
 
 def test_every_chunk_gets_its_queries(server: OpenAIServer) -> None:
     corpus = chunks(12)
+    server.delay = 0.1  # long enough for requests to overlap
     one = writer(server)
     written = list(one.write(corpus))
     assert isinstance(one, QueryWriter)
