@@ -81,9 +81,8 @@ def fit_adapter(
     Raises:
         TrainingError: the loss is no number any more.
     """
-    fold = problem.folds[0] if problem.folds else None
-    rows = fold.train if fold else np.arange(len(problem.queries))
-    loss_of = _Loss(problem, rows, fold.pool if fold else problem.pool, plan, device)
+    rows = problem.folds[0].train if problem.folds else np.arange(len(problem.queries))
+    loss_of = _Loss(problem, rows, problem.folds[0].pool if problem.folds else problem.pool, plan, device)
     dev = _Dev(problem, plan.seed, device)
 
     module.to(device)
@@ -163,6 +162,14 @@ class _Loss:
         return F.cross_entropy(scores, torch.arange(len(rows), device=scores.device))
 
 
+def _step(value: torch.Tensor, loss: Any, optimizer: Any, schedule: Any) -> None:
+    value.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    schedule.step()
+
+
 def _check(loss: torch.Tensor, step: int) -> None:
     if not bool(torch.isfinite(loss)):
         raise TrainingError(f"the loss is {float(loss)} after {step} steps.", "Lower the learning rate.")
@@ -201,7 +208,6 @@ def fit_plainly(
     epochs: int,
     rate: float = 2e-5,
     weight_decay: float = 0.01,
-    warmup: int | None = None,
     shuffle: bool = False,
     measure: Callable[[], float] | None = None,
     measure_every: int = 0,
@@ -212,12 +218,11 @@ def fit_plainly(
     Args:
         model: trained in place.
         pairs: (question, text), in the order of the batches unless ``shuffle``.
-        loss: a loss module of sentence-transformers over this model.
+        loss: of sentence-transformers, over this model.
         batch: pairs in a step.
         epochs: passes over the pairs.
         rate: peak learning rate.
         weight_decay: on all weights but biases and norms.
-        warmup: steps over which the rate rises; None is a tenth.
         shuffle: draw a new order for each epoch.
         measure: what to keep the best state by; None keeps the last.
         measure_every: steps between two looks; there is one after each epoch in any case.
@@ -233,7 +238,7 @@ def fit_plainly(
     an_epoch = -(-len(pairs) // batch)
     steps, looks = epochs * an_epoch, measure_every or an_epoch
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
-    schedule = _linear(optimizer, round(steps * 0.1) if warmup is None else warmup, steps)
+    schedule = _linear(optimizer, int(steps * 0.1), steps)
     order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle))
     best: float | None = None
     state: dict[str, torch.Tensor] = {}
@@ -241,14 +246,9 @@ def fit_plainly(
         for step in range(1, steps + 1):
             loss.train()
             rows = next(order).tolist()
-            features = [_features(model, [pairs[row][side] for row in rows]) for side in (0, 1)]
-            value = loss(features, None)
+            value = loss([_features(model, [pairs[row][side] for row in rows]) for side in (0, 1)], None)
             _check(value, step)
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
+            _step(value, loss, optimizer, schedule)
             task.advance()
             if measure is not None and (step % looks == 0 or step % an_epoch == 0):
                 model.eval()
