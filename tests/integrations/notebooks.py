@@ -37,7 +37,8 @@ def load_corpus(files: list[str], chunk_size: int) -> Sequence[BaseNode]:
 
 def split(docs: list[Document], chunk_size: int = 1024) -> Sequence[BaseNode]:
     parser = SentenceSplitter(chunk_size=chunk_size, chunk_overlap=0)
-    return parser.get_nodes_from_documents(docs)
+    nodes: Sequence[BaseNode] = parser.get_nodes_from_documents(docs)
+    return nodes
 
 
 def generate_datasets(train_nodes: Sequence[BaseNode], val_nodes: Sequence[BaseNode], llm: Any, at: Path) -> Datasets:
@@ -83,7 +84,7 @@ def evaluate(dataset: EmbeddingQAFinetuneDataset, embed_model: BaseEmbedding, to
 
 
 def hit_rate(results: list[dict[str, Any]]) -> float:
-    return sum(result["is_hit"] for result in results) / len(results)
+    return float(sum(result["is_hit"] for result in results) / len(results))
 
 
 def finetune_embeddings(datasets: Datasets, model: str, at: Path, evaluation: int = 10_000) -> dict[str, float]:

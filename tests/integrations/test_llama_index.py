@@ -315,7 +315,7 @@ def test_vectunes_adapters_as_theirs() -> None:
     part = [rng.normal(size=shape).astype(np.float32) for shape in ((6, 6), (6,), (4, 6), (4,), (6, 4))]
     for adapter in (
         Adapter("linear", 6, 6, skip=part[0], bias=part[1]),
-        Adapter("mlp", 6, 6, *part, activation="relu"),
+        Adapter("mlp", 6, 6, part[0], part[1], part[2], part[3], part[4], activation="relu"),
     ):
         x = rng.normal(size=(5, 6)).astype(np.float32)
         mapped = torch.nn.functional.normalize(torch_adapter(adapter)(torch.from_numpy(x)), dim=1).detach().numpy()

@@ -16,7 +16,7 @@ from llama_server import ServerLLM, serving, write_corpus
 
 from vectune.documents import read_documents
 from vectune.integrations.llama_index import VectuneEmbedding
-from vectune.testing import queries_answer
+from vectune.testing import OpenAIServer, queries_answer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "lyft_uber" / "pdfs"
 
@@ -66,7 +66,7 @@ def test_on_the_filings(tmp_path: Path) -> None:
     lyft, uber = (
         next(found for name, found in nodes.items() if company in name.lower()) for company in ("lyft", "uber")
     )
-    with llama_server.OpenAIServer(chat=queries_answer) as server:
+    with OpenAIServer(chat=queries_answer) as server:
         datasets = notebooks.generate_datasets(lyft[:120], uber[:120], ServerLLM(base_url=server.base_url), tmp_path)
     rates = notebooks.finetune_embeddings(datasets, "all-MiniLM-L6-v2", tmp_path, evaluation=100)
     print(rates)  # noqa: T201 - shown with -s

@@ -75,7 +75,8 @@ class VectuneTextEmbedder:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> VectuneTextEmbedder:
         """The component as a pipeline's file has it."""
-        return default_from_dict(cls, _opened(data))
+        component: VectuneTextEmbedder = default_from_dict(cls, _opened(data))
+        return component
 
 
 @component
@@ -146,7 +147,8 @@ class VectuneDocumentEmbedder:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> VectuneDocumentEmbedder:
         """The component as a pipeline's file has it."""
-        return default_from_dict(cls, _opened(data))
+        component: VectuneDocumentEmbedder = default_from_dict(cls, _opened(data))
+        return component
 
 
 def _saved(options: EmbedOptions) -> dict[str, Any]:

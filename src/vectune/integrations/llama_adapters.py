@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from vectune.errors import ModelError, UsageError
 from vectune.runs import storage_errors, writing
 
 CONFIG, WEIGHTS = "config.json", "pytorch_model.bin"
-_TORCH = {
+_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.functional.relu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
