@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from vectune.embedders.packed import Group, group_sequences
-from vectune.embedders.packed import _weights as layer_weights
+from vectune.embedders.packed import Group, group_sequences, layer_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -269,7 +269,7 @@ class PackedBert:
         shape = Shape(group_sequences(lengths, self.heads), self.heads, self.epsilon, self.dtype)
         model: Any = self.model
         for layer in model.encoder.layer:
-            x = Layer.apply(x, shape, *_weights(layer))  # type: ignore[no-untyped-call]
+            x = Layer.apply(x, shape, *layer_weights(layer))  # type: ignore[no-untyped-call]
         return x
 
     def _embed(self, ids: Tensor, types: Tensor | None, lengths: NDArray[np.int64]) -> Tensor:
@@ -290,7 +290,7 @@ def _rows_of(embedding: nn.Embedding, ids: Tensor) -> Tensor:
     return found
 
 
-def _weights(layer: Any) -> tuple[Tensor, ...]:
+def layer_weights(layer: Any) -> tuple[Tensor, ...]:
     """A layer's weights in the order of ``Layer``; query, key and value as one matrix."""
     attention = layer.attention
     three = [attention.self.query, attention.self.key, attention.self.value]
