@@ -333,7 +333,7 @@ def _sentence(
     if cut:
         found += " on queries cut from the documents"
         if needed == REAL_QUERIES:
-            return f"Too few queries to tell: {found}; about {needed} of people's own would."
+            return f"Too few queries to tell: {found}; about {needed} of people's own would tell."
     if outcome == "too few queries to tell":
         return f"Too few queries to tell: {found}" + (f"; about {needed:,} queries would." if needed else ".")
     if outcome == "do not ship":

@@ -43,8 +43,12 @@ class Scores:
         return next((name for name in dense if Path(name).name == "model"), None)
 
     def display_name(self, row: Row) -> str:
-        """A row as the page calls it: the run's own artifact without its path, also within a hybrid's name."""
-        return row.name if self.artifact is None else row.name.replace(self.artifact, "tuned model")
+        """A row as the page calls it: the run's own artifacts without their path, also within a hybrid's name."""
+        if self.artifact is None:
+            return row.name
+        if row.name == str(Path(self.artifact).with_name("blend")):
+            return "blend of base and BM25"
+        return row.name.replace(self.artifact, "tuned model")
 
     @property
     def candidate(self) -> str:
