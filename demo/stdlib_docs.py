@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def markdown(name: str, module: ModuleType) -> str:
         for method_name, method in inspect.getmembers(member, inspect.isroutine):
             if not method_name.startswith("_") and method_name in vars(member) and inspect.getdoc(method):
                 parts += [f"### {member_name}.{method_name}", inspect.getdoc(method) or ""]
-    return "\n\n".join(parts) + "\n"
+    return re.sub(r" at 0x[0-9a-f]+", "", "\n\n".join(parts)) + "\n"  # addresses differ from run to run
 
 
 def main(output: Path) -> int:
@@ -69,7 +70,9 @@ def main(output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, module in public_modules():
-        (output / f"{name}.md").write_text(markdown(name, module), encoding="utf-8")
+        page, text = output / f"{name}.md", markdown(name, module)
+        if not page.exists() or page.read_text(encoding="utf-8") != text:  # a file left alone keeps the run finished
+            page.write_text(text, encoding="utf-8")
         count += 1
     return count
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -195,7 +194,6 @@ def test_report_of_something_that_is_no_run(vectune: Run, tmp_path: Path) -> Non
     refused(vectune("report", tmp_path), str(tmp_path))
 
 
-@pytest.mark.skipif(shutil.which("vectune") is None, reason="the command is not installed")
 def test_ctrl_c_says_how_to_go_on(dataset: Path, tmp_path: Path, tiny_bert: Path) -> None:
     import signal
     import time
