@@ -30,7 +30,6 @@ class TuneOptions:
         rate: peak learning rate. None: from the method, the batch and the negatives.
         negatives: mined hard negatives of each query; 0 trains on in-batch negatives alone. None: from the data.
         negative_margin: a mined chunk that scores above this share of the positive's score is taken for a positive.
-        refresh: mine the negatives again with the current model after every so many epochs; 0 never does.
         temperature: cosines are divided by it before the softmax.
         symmetric: let each chunk find its query among the queries as well.
         dimensions: train these prefixes of the vector too (Matryoshka), largest first; empty: the whole vector alone.
@@ -64,7 +63,6 @@ class TuneOptions:
     rate: float | None = None
     negatives: int | None = None
     negative_margin: float = 0.95
-    refresh: int = 0
     temperature: float = 0.05
     symmetric: bool = True
     dimensions: tuple[int, ...] = ()
