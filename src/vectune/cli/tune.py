@@ -23,6 +23,13 @@ def tune(
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens the model reads.  [default: its own setting]")] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Log to tensorboard, wandb, mlflow or trackio; may be given again.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
     curve: Annotated[
         bool, typer.Option("--curve", help="Then tune on 25, 50 and 100 % of the data: would more of it help?")
     ] = False,
@@ -44,6 +51,9 @@ def tune(
             "tune.method": method or ("auto" if keep_index else None),
             "tune.keep_index": keep_index,
             "tune.max_minutes": max_minutes,
+            "tune.max_length": max_length,
+            "tune.track": track or None,
+            "tune.trust_remote_code": trust_remote_code,
         },
     )
     if explain:

@@ -64,15 +64,10 @@ def over_vectors(method: Method, keep_index: bool) -> Callable[..., TuneResult] 
 
 def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, str, str]]:
     """What would be chosen for this dataset: what, its value, and why; trains nothing."""
-    from vectune.splits import with_dev
-    from vectune.training.data import TrainingData
-    from vectune.training.defaults import settle
-
     method = options.method or default_method(dataset)
-    found: list[tuple[str, str, str]] = [
-        ("method", method, "as asked" if options.method else "from where the queries come")
-    ]
-    if method in ("full", "lora", "auto"):
-        data = TrainingData.of(with_dev(dataset, options.seed))
-        found += settle(options, len(data.queries), sum(map(len, data.positives)), int(data.pool.sum())).why
-    return found
+    found = [("method", str(method), "as asked" if options.method else "from where the queries come")]
+    if method not in ("full", "lora", "auto"):
+        return found
+    from vectune.training.finetune import explain as explain_finetuning
+
+    return [*found, *explain_finetuning(dataset, options)]
