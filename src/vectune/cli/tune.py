@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from vectune.curve import Curve
 
 
 def tune(
@@ -41,7 +44,6 @@ def tune(
     from vectune.pipeline import explain as explain_tuning
     from vectune.pipeline import tune as tune_model
     from vectune.progress import Progress
-    from vectune.runs import write_json
 
     options = override(
         read_config(config),
@@ -68,8 +70,14 @@ def tune(
     for note in result.notes:
         print(f"  {note}")
     if curve:
-        found = learning_curve(dataset, options, progress=Progress())
-        write_json(out / "curve.json", found.to_json())
-        for point in found.points:
-            print(f"  {point.fraction:>4.0%} of {point.part:<10} {point.queries:>6,} queries  dev {point.score:.3f}")
-        print(found.advice)
+        show_curve(learning_curve(dataset, options, progress=Progress()), out)
+
+
+def show_curve(curve: Curve, out: Path) -> None:
+    """What less data gave and what more would, on standard output and in curve.json beside the model."""
+    from vectune.runs import write_json
+
+    write_json(out / "curve.json", curve.to_json())
+    for point in curve.points:
+        print(f"  {point.fraction:>4.0%} of {point.part:<10} {point.queries:>6,} queries  dev {point.score:.3f}")
+    print(curve.advice)
