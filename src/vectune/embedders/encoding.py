@@ -107,9 +107,9 @@ class Encoding:
         states = transformer(torch.from_numpy(np.concatenate(ids)), lengths)
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         if mode == "cls":
-            pooled = states[torch.from_numpy(starts)].float()
+            pooled = states[torch.from_numpy(starts)]
         else:
-            pooled = torch.segment_reduce(states.float(), "mean", lengths=torch.from_numpy(lengths), axis=0)
+            pooled = torch.segment_reduce(states, "mean", lengths=torch.from_numpy(lengths), axis=0)
         features: dict[str, Any] = {"sentence_embedding": pooled}
         for module in self.modules[2:]:
             features = module(features)

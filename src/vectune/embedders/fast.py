@@ -29,7 +29,7 @@ class FastBert:
 
     Args:
         model: see ``packed.can_pack``.
-        dtype: the type of matrix products and activations.
+        dtype: the type of matrix products.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
@@ -37,7 +37,6 @@ class FastBert:
         config = model.config
         self.heads, self.epsilon = int(config.num_attention_heads), float(config.layer_norm_eps)
         self.first_position = int(config.pad_token_id) + 1 if config.model_type != "bert" else 0
-        self.careful = False
         self._embeddings = model.embeddings
         self._layers = [self._prepare(layer_weights(layer)) for layer in model.encoder.layer]
 
@@ -49,29 +48,26 @@ class FastBert:
         parts[0], parts[1] = parts[0] * scale, parts[1] * scale[:, 0]
         for matrix, bias in _MATRICES.items():
             parts[matrix] = _linear(parts[matrix].to(self.dtype), parts[bias].to(self.dtype))
-        return [part.to(self.dtype) if isinstance(part, Tensor) else part for part in parts]
+        return parts
 
     def __call__(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-        """Hidden states of the last layer, in ``dtype``; shape (tokens, hidden).
+        """Hidden states of the last layer, float32 of shape (tokens, hidden).
+
+        What passes from layer to layer stays in float32: rounding it as well costs a third of the precision that is
+        left and saves 5 % of the time.
 
         Args:
             ids: token ids of all sequences one after another, longest sequence first; shape (tokens,).
             lengths: tokens of each sequence, descending.
         """
-        if not self.careful:
-            states = self._run(ids, lengths)
-            if bool(torch.isfinite(states).all()):
-                return states
-            self.careful = True  # scores beyond what exp can take: from now on their maximum is subtracted first
-        return self._run(ids, lengths)
-
-    def _run(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-        x = self._embed(ids, lengths).to(self.dtype)
+        x = self._embed(ids, lengths)
         width = (x.shape[1],)
         groups = group_sequences(lengths, self.heads)
         for qkv, _, out, _, gain1, shift1, up, _, down, _, gain2, shift2 in self._layers:
-            x = torch.layer_norm(out(self._attend(qkv(x), groups)).add_(x), width, gain1, shift1, self.epsilon)
-            x = torch.layer_norm(down(gelu(up(x))).add_(x), width, gain2, shift2, self.epsilon)
+            mixed = out(self._attend(qkv(x.to(self.dtype)), groups))
+            x = torch.layer_norm(x.add_(mixed), width, gain1, shift1, self.epsilon)
+            fed = down(gelu(up(x.to(self.dtype))))
+            x = torch.layer_norm(x.add_(fed), width, gain2, shift2, self.epsilon)
         return x
 
     def _embed(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
@@ -88,26 +84,32 @@ class FastBert:
             rows = qkv[group.start : group.stop] if group.source is None else qkv.index_select(0, group.source)
             split = rows.view(group.count, group.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             query, key, value = (part.reshape(group.count * self.heads, group.length, -1) for part in split)
-            scores = torch.bmm(query, key.transpose(1, 2))
-            if group.padding is not None:
-                table = scores.view(group.count, self.heads, group.length, group.length)
-                table.masked_fill_(group.padding.unsqueeze(1), float("-inf"))
-            mixed = self._mix(scores, value).view(group.count, self.heads, group.length, -1)
+            mixed = self._mix(query, key, value, group.padding).view(group.count, self.heads, group.length, -1)
             tokens = mixed.transpose(1, 2).reshape(group.count * group.length, -1)
             found[group.start : group.stop] = tokens if group.places is None else tokens.index_select(0, group.places)
         return found
 
-    def _mix(self, scores: Tensor, value: Tensor) -> Tensor:
-        """softmax(scores) · value.
+    @staticmethod
+    def _mix(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None) -> Tensor:
+        """softmax(query · keyᵀ) · value; ``padding`` is True at keys to leave out, shape (count, 1, length).
 
         The division comes last, where the numbers are few, and the maximum is not subtracted: softmax takes twice as
         long as this, three times where the length is no multiple of 32. The same in exact arithmetic, and about as
-        exact in bf16, whose range is that of fp32.
+        exact in bf16, whose range is that of fp32; where exp overflows all the same, softmax is taken.
         """
-        if self.careful:
-            return torch.bmm(torch.softmax(scores, -1), value)
-        weights = scores.exp_()
-        return torch.bmm(weights, value).div_(weights.sum(-1, keepdim=True))
+        weights = _scores(query, key, padding).exp_()
+        sums = weights.sum(-1, keepdim=True)
+        if bool((torch.isfinite(sums) & (sums > 0)).all()):
+            return torch.bmm(weights, value).div_(sums)
+        return torch.bmm(torch.softmax(_scores(query, key, padding), -1), value)
+
+
+def _scores(query: Tensor, key: Tensor, padding: Tensor | None) -> Tensor:
+    scores = torch.bmm(query, key.transpose(1, 2))
+    if padding is not None:
+        count, _, length = padding.shape
+        scores.view(count, -1, length, length).masked_fill_(padding.unsqueeze(1), float("-inf"))
+    return scores
 
 
 def _linear(weight: Tensor, bias: Tensor) -> Linear:
