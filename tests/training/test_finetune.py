@@ -81,7 +81,7 @@ finetune(small_dataset(), Path({out!r}), options, Killer(terminal=False))
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
-    wanted = options(tiny_bert, checkpoint_seconds=0.0)
+    wanted = options(tiny_bert, checkpoint_seconds=0.0, remember=30, refresh=3)
     whole = finetune(small_dataset(), tmp_path / "whole", wanted)
     script = KILLED.format(tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "killed"))
     done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, timeout=300)
@@ -112,7 +112,7 @@ torch.distributed.destroy_process_group()
 def test_two_processes_make_the_steps_of_one(tiny_bert: Path, tmp_path: Path) -> None:
     import socket
 
-    wanted = options(tiny_bert, epochs=1, patience=0)
+    wanted = options(tiny_bert, epochs=1, patience=0, remember=30, refresh=1)
     one = finetune(small_dataset(), tmp_path / "one", wanted)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -153,6 +153,14 @@ def test_memory_that_runs_out_makes_pieces_smaller(
     result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, epochs=1))
     assert result.chosen["steps"] == result.chosen["planned_steps"]
     assert "memory ran out: batches now go through in pieces" in capsys.readouterr().err
+
+
+def test_negatives_are_mined_anew_with_the_model_as_it_is(tiny_bert: Path, tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "events.jsonl", terminal=False)
+    once = finetune(small_dataset(), tmp_path / "once", options(tiny_bert))
+    again = finetune(small_dataset(), tmp_path / "again", options(tiny_bert, refresh=2), progress)
+    assert [line["task"] for line in events(progress, "start")].count("mine negatives") == 3
+    assert not close(once.path, again.path, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, about transformers

@@ -100,12 +100,16 @@ class Batches:
         chunks = np.array(
             list(dict.fromkeys([*(unit.chunk for unit in units), *(c for row in mined for c in row)])), dtype=np.int64
         )
-        masked = np.zeros((len(queries), len(chunks)), dtype=bool)
+        masked = self.masks(queries, chunks)
         for row, (query, target) in enumerate(zip(queries, targets, strict=True)):
-            chance = ~np.isin(chunks, mined[target])  # mining has already judged its own
-            masked[row] = self.data.answers(int(query), chunks) | (self.data.kin(int(query), chunks) & chance)
+            own = np.isin(chunks, mined[target])  # mining has already judged its own
+            masked[row, own] = self.data.answers(int(query), chunks[own])
             masked[row, target] = False
         return Batch(queries, targets, chunks, masked)
+
+    def masks(self, queries: Ints, chunks: Ints) -> Bools:
+        """Which chunks must not be negatives of which queries when they meet by chance, shape (queries, chunks)."""
+        return np.stack([self.data.kin(int(query), chunks) for query in queries])
 
     def _mined(self, unit: Unit, epoch: int) -> list[int]:
         """Negatives of one of the unit's queries; another one's in the next epoch."""

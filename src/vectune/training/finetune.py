@@ -206,6 +206,7 @@ class Tuning:
             options,
             self.progress,
             self.world,
+            ground.miner if options.refresh else None,
         )
 
     def _dtype(self, model: SentenceTransformer) -> torch.dtype:

@@ -39,6 +39,7 @@ class Ground:
         data: what is trained on.
         queries, chunks, dev_queries: tokens of train queries, of all chunks, of dev queries.
         negatives: mined chunks of each train query, hardest first, -1 for none; shape (queries, up to DEPTH).
+        miner: finds such chunks anew with the model as it is by then; None where none are mined.
         dev: what looks at dev are measured on.
         dev_before: the base's value there.
         check_seconds: what a look takes.
@@ -50,6 +51,7 @@ class Ground:
     chunks: Texts
     dev_queries: Texts
     negatives: Ints
+    miner: Miner | None
     dev: DevSample
     dev_before: float
     check_seconds: float
@@ -74,14 +76,15 @@ def prepare(
         options.dev_chunks or affordable_chunks(data, settings),
         options.seed,
     )
-    mined = np.full((len(data.queries), 0), -1, dtype=np.int64)
+    mined, miner = np.full((len(data.queries), 0), -1, dtype=np.int64), None
     if settings.negatives:
-        mined = mine_negatives(data, query_vectors, corpus, options, progress)
+        miner = Miner(data, options.negative_margin, progress)
+        mined = miner(query_vectors, corpus[miner.pool])
     started = time.perf_counter()  # in the loop's own arithmetic: tuned states are compared with it
     before = dev.score(encoder.embed(dev_queries, dev.queries), encoder.embed(chunks, dev.chunks))
     seconds = time.perf_counter() - started
     progress.event("dev", step=0, value=round(before, 5))
-    return Ground(data, queries, chunks, dev_queries, mined, dev, before, seconds, query_vectors, corpus)
+    return Ground(data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus)
 
 
 def affordable_chunks(data: TrainingData, settings: Settings) -> int:
@@ -94,32 +97,43 @@ def affordable_chunks(data: TrainingData, settings: Settings) -> int:
     return int(np.clip(trained / 3 / LOOKS, *DEV_CHUNKS))
 
 
-def mine_negatives(
-    data: TrainingData, queries: Floats, corpus: Floats, options: TuneOptions, progress: Progress
-) -> Ints:
-    """Mined chunks of each train query as chunk indices, -1 for none; shape (queries, DEPTH).
+class Miner:
+    """Finds hard negatives for the train queries among the chunks that may be any.
 
     Args:
         data: what is trained on.
-        queries: unit vectors of the train queries.
-        corpus: unit vectors of all chunks.
-        options: the margin.
+        margin: share of the positive's score above which a chunk is taken for an unmarked positive.
         progress: counts queries.
+
+    Attributes:
+        pool: chunk indices that are mined, shape (p,).
     """
-    pool = np.flatnonzero(data.pool)
-    at = {int(chunk): place for place, chunk in enumerate(pool)}
-    positives = [[at[chunk] for chunk in chunks if chunk in at] for chunks in data.positives]
-    excluded = [
-        np.flatnonzero(data.answers(query, pool) | data.neighbours(query, pool)).tolist()
-        for query in range(len(data.queries))
-    ]
-    with progress.task("mine negatives", total=len(data.queries), unit="queries") as task:
-        found = mine(
-            queries, data.queries, corpus[pool], BM25([data.chunks[chunk] for chunk in pool]), positives, excluded,
-            DEPTH, margin=options.negative_margin, advance=task.advance,
-        )  # fmt: skip
-    mined: Ints = np.where(found >= 0, pool[found], -1)
-    return mined
+
+    def __init__(self, data: TrainingData, margin: float, progress: Progress) -> None:
+        self.data, self.margin, self.progress = data, margin, progress
+        self.pool: Ints = np.flatnonzero(data.pool)
+        self._lexical = BM25([data.chunks[chunk] for chunk in self.pool])
+        at = {int(chunk): place for place, chunk in enumerate(self.pool)}
+        self._positives = [[at[chunk] for chunk in chunks if chunk in at] for chunks in data.positives]
+        self._excluded = [
+            np.flatnonzero(data.answers(query, self.pool) | data.neighbours(query, self.pool)).tolist()
+            for query in range(len(data.queries))
+        ]
+
+    def __call__(self, queries: Floats, pool: Floats) -> Ints:
+        """Chunk indices, hardest first, -1 where there are no more; shape (queries, DEPTH).
+
+        Args:
+            queries: unit vectors of the train queries, shape (q, d).
+            pool: unit vectors of the pool's chunks, shape (p, d).
+        """
+        with self.progress.task("mine negatives", total=len(queries), unit="queries") as task:
+            found = mine(
+                queries, self.data.queries, pool, self._lexical, self._positives, self._excluded,
+                DEPTH, margin=self.margin, advance=task.advance,
+            )  # fmt: skip
+        mined: Ints = np.where(found >= 0, self.pool[found], -1)
+        return mined
 
 
 def truncation_notes(encoder: Encoder, data: TrainingData, chunks: Texts) -> list[str]:

@@ -21,6 +21,8 @@ from vectune.training.checkpoints import load_checkpoint, optimizer_tensors, res
 from vectune.training.dev import DevSample
 from vectune.training.distributed import ALONE, World
 from vectune.training.encoder import Encoder, Texts
+from vectune.training.ground import Miner
+from vectune.training.memory import ChunkMemory
 from vectune.training.options import TuneOptions
 from vectune.training.schedule import PROBE, Schedule
 
@@ -76,6 +78,7 @@ class Loop:
         options: rates, limits and weights.
         progress: gets ``train`` and ``dev`` events.
         world: the processes that share each batch.
+        miner: finds negatives anew, where the options ask for that.
     """
 
     def __init__(
@@ -91,12 +94,14 @@ class Loop:
         options: TuneOptions,
         progress: Progress,
         world: World = ALONE,
+        miner: Miner | None = None,
     ) -> None:
         self.encoder, self.loss, self.batches, self.dev = encoder, loss, batches, dev
         self.queries, self.chunks, self.dev_queries = texts
         self.schedule, self.folder, self.key, self.options, self.progress = schedule, folder, key, options, progress
-        self.world = world
-        self.memory = options.memory_gib * 2**30
+        self.world, self.miner = world, miner
+        self.room = options.memory_gib * 2**30  # bytes for activations
+        self.remembered = ChunkMemory(options.remember or 0, batches.masks)
         self.state = State()
         self._clock, self._times = (0.0, 0.0, 0.0), [0.0]
         self.best: Weights = {}
@@ -134,6 +139,8 @@ class Loop:
                 due = self.schedule.checks_after(self.state.step)
                 if due:
                     self._check(task)
+                if self.schedule.refreshes_after(self.state.step, self.options.refresh):
+                    self._refresh()
                 if self.options.max_minutes and (due or self.state.step == PROBE):
                     self._fit()
                 if time.perf_counter() - saved >= self.options.checkpoint_seconds:
@@ -142,6 +149,13 @@ class Loop:
         self._save()
         self.world.wait()
         return self.state
+
+    def _refresh(self) -> None:
+        """Mine negatives with the model as it is: those that the base found hard are easy by now."""
+        if self.miner is None:
+            return
+        queries, chunks = self.encoder.embed(self.queries), self.encoder.embed(self.chunks, self.miner.pool)
+        self.batches.negatives = self.world.from_first(self.miner(queries, chunks))
 
     def _fit(self) -> None:
         """Plan what is left of a time limit by what steps have taken here."""
@@ -191,8 +205,8 @@ class Loop:
                         "memory ran out even with one text at a time.",
                         "Choose a smaller model or --method lora, a shorter max_length, or free some memory.",
                     ) from error
-                if self.memory:
-                    self.memory = 0.0
+                if self.room:
+                    self.room = 0.0
                 else:
                     self.encoder.piece_tokens //= 2
                 self.progress.warn(
@@ -202,13 +216,18 @@ class Loop:
     def _backward(self, batch: Batch) -> float:
         """Gradients of the loss of one batch; in pieces where the activations would take too much memory."""
         sides = [Side(self.queries, batch.queries, self.world), Side(self.chunks, batch.chunks, self.world)]
-        if sum(side.tokens for side in sides) * self.encoder.token_bytes > self.memory:
+        if sum(side.tokens for side in sides) * self.encoder.token_bytes > self.room:
             return self._backward_in_pieces(batch, sides)
         queries, chunks = (
             self.world.assembled(self.encoder.vectors(side.texts, side.rows), side.shares) for side in sides
         )
-        loss = self.loss(queries, chunks, batch)
+        return self._backward_from(queries, chunks, batch)
+
+    def _backward_from(self, queries: Tensor, chunks: Tensor, batch: Batch) -> float:
+        longer, all_chunks = self.remembered.extended(batch, chunks)
+        loss = self.loss(queries, all_chunks, longer)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.remembered.add(batch, chunks)
         return loss.item()
 
     def _backward_in_pieces(self, batch: Batch, sides: list[Side]) -> float:
@@ -226,8 +245,7 @@ class Loop:
         for leaf in leaves:
             leaf.requires_grad_()
         queries, chunks = (self.world.assembled(leaf, side.shares) for leaf, side in zip(leaves, sides, strict=True))
-        loss = self.loss(queries, chunks, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        value = self._backward_from(queries, chunks, batch)
         end = torch.get_rng_state()
         for side, leaf, kept in zip(sides, leaves, states, strict=True):
             for piece, state in zip(side.pieces(self.encoder), kept, strict=True):
@@ -235,7 +253,7 @@ class Loop:
                 gradient = leaf.grad[torch.from_numpy(piece)] if leaf.grad is not None else None
                 self.encoder.piece(side.texts, side.rows[piece]).backward(gradient)  # type: ignore[no-untyped-call]
         torch.set_rng_state(end)
-        return loss.item()
+        return value
 
     # Dev
 
@@ -293,7 +311,8 @@ class Loop:
         tensors: Weights = {f"model.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"best.{name}": p for name, p in self.best.items()}
         tensors |= {f"average.{name}": p for name, p in self.average.items()}
-        tensors |= optimizer_tensors(self.optimizer)
+        tensors["mined.chunks"] = torch.from_numpy(self.batches.negatives)
+        tensors |= self.remembered.tensors() | optimizer_tensors(self.optimizer)
         started, spent, _ = self._clock
         past = spent + time.perf_counter() - started
         state = {"state": {**vars(self.state), "seconds_before": past}, "schedule": vars(self.schedule)}
@@ -307,6 +326,8 @@ class Loop:
         self.state, self.schedule = State(**state["state"]), Schedule(**state["schedule"])
         self.put(_part(tensors, "model."))
         self.best, self.average = _part(tensors, "best."), _part(tensors, "average.")
+        self.batches.negatives = tensors["mined.chunks"].numpy()
+        self.remembered.restore(tensors)
         restore_optimizer(self.optimizer, tensors)
         self.progress.say(f"going on from step {self.state.step} of {self.schedule.steps}")
 

@@ -30,6 +30,9 @@ class TuneOptions:
         rate: peak learning rate. None: from the method, the batch and the negatives.
         negatives: mined hard negatives of each query; 0 trains on in-batch negatives alone. None: from the data.
         negative_margin: a mined chunk that scores above this share of the positive's score is taken for a positive.
+        refresh: times that negatives are mined anew with the model as it is by then, evenly over the run.
+        remember: chunks of the last steps that stay further negatives, with the vectors they had; 0 for none.
+            None: from the data.
         temperature: cosines are divided by it before the softmax.
         symmetric: let each chunk find its query among the queries as well.
         dimensions: train these prefixes of the vector too (Matryoshka), largest first; empty: the whole vector alone.
@@ -63,6 +66,8 @@ class TuneOptions:
     rate: float | None = None
     negatives: int | None = None
     negative_margin: float = 0.95
+    refresh: int = 0
+    remember: int | None = None
     temperature: float = 0.05
     symmetric: bool = True
     dimensions: tuple[int, ...] = ()

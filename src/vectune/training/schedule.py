@@ -38,6 +38,10 @@ class Schedule:
         """Whether dev is looked at when ``step`` steps are done."""
         return step >= self.steps or step in {round(self.steps * (i + 1) / self.checks) for i in range(self.checks)}
 
+    def refreshes_after(self, step: int, times: int) -> bool:
+        """Whether negatives are mined anew when ``step`` steps are done: ``times`` times, evenly, never at the end."""
+        return step < self.steps and step in {round(self.steps * (i + 1) / (times + 1)) for i in range(times)}
+
     def fitted(self, done: int, step_seconds: float, check_seconds: float, left: float) -> Schedule:
         """The plan for ``left`` further seconds: fewer steps and looks at dev, never more than ``wanted``.
 
