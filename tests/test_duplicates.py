@@ -2,7 +2,22 @@ from __future__ import annotations
 
 import random
 
-from vectune.duplicates import Duplicate, drop_duplicate_chunks, drop_duplicates, near_duplicate_groups, shingles
+import numpy as np
+import pytest
+
+from vectune.bands import IN_MEMORY, KeyIndex, RecordFile
+from vectune.duplicates import (
+    LISTED,
+    PERMUTATIONS,
+    Duplicate,
+    Duplicates,
+    NearDuplicates,
+    drop_duplicate_chunks,
+    drop_duplicates,
+    near_duplicate_groups,
+    rows_of_band,
+    shingles,
+)
 from vectune.records import Chunk, Document
 
 
@@ -51,16 +66,58 @@ def test_scripts_without_spaces_are_compared_by_letters() -> None:
 def test_documents_are_kept_once_and_listed() -> None:
     base = words(1)
     first, copy, near = Document(" ".join(base), "a"), Document(" ".join(base), "b"), Document(changed(base, 9), "c")
-    dropped: list[Duplicate] = []
+    dropped = Duplicates()
     assert list(drop_duplicates([first, copy, near, Document("else", "d")], dropped)) == [first, Document("else", "d")]
-    assert [(one.source, one.of) for one in dropped] == [("b", "a"), ("c", "a")]
-    assert dropped[0].similarity == 1.0
-    assert 0.9 <= dropped[1].similarity < 1.0
+    assert [(one.source, one.of) for one in dropped.listed] == [("b", "a"), ("c", "a")]
+    assert dropped.listed[0].similarity == 1.0
+    assert 0.9 <= dropped.listed[1].similarity < 1.0
 
 
 def test_other_numbers_make_another_chunk() -> None:
     text = "word and " * 3 + " ".join(f"name{chr(97 + index)}" for index in range(26))
     chunks = [Chunk(f"{text} in {year}", start=0, source="a", page=3) for year in ("2020", "2021", "2021")]
-    dropped: list[Duplicate] = []
+    dropped = Duplicates()
     assert list(drop_duplicate_chunks(chunks, dropped)) == chunks[:2]
-    assert dropped == [Duplicate("a, page 3, character 0", "a, page 3, character 0", 1.0)]
+    assert dropped.listed == [Duplicate("a, page 3, character 0", "a, page 3, character 0", 1.0)]
+
+
+def test_an_index_of_many_keys_finds_what_was_put_in() -> None:
+    index, known = KeyIndex(), dict[int, set[int]]()
+    draw = random.Random(5)
+    keys = [draw.randrange(2**64) for _ in range(4000)]
+    for number in range(40_000):  # some arrays long, some merged
+        chosen = [*draw.sample(keys, 2), draw.randrange(2**64)]
+        index.insert(np.array(chosen, np.uint64), number)
+        for key in chosen:
+            known.setdefault(key, set()).add(number)
+    for key in (*keys[:200], *list(known)[-200:], 12345):
+        assert index.find(np.array([key], np.uint64)) == known.get(key, set())
+
+
+def test_records_come_back_from_memory_and_from_disk() -> None:
+    records = RecordFile()
+    kept = [bytes([number % 256]) * (number % 5000) for number in range(8000)]
+    assert sum(map(len, kept)) > IN_MEMORY
+    for number, record in enumerate(kept):
+        assert records.append(record) == number
+    assert all(records[number] == kept[number] for number in (0, 1, 7, 4999, 5000, 7999))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.9, 0.95])
+def test_pairs_above_the_threshold_are_hardly_ever_missed(threshold: float) -> None:
+    rows = rows_of_band(threshold)
+    assert 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= 0.99
+
+
+def test_tables_that_differ_in_figures_alone_do_not_meet() -> None:
+    """Or each would be compared with all before it."""
+    index = NearDuplicates(0.9, same_numbers=True)
+    text = " ".join(words(3))
+    assert all(not index.add(f"{text} in {year}") for year in range(300))
+    assert max(len(index._bands.find(np.array([key], np.uint64))) for key in index._bands._fresh) < 5
+
+
+def test_more_duplicates_are_counted_than_listed() -> None:
+    dropped = Duplicates()
+    assert len(list(drop_duplicate_chunks([Chunk("the same", start=0)] * (LISTED + 50), dropped))) == 1
+    assert (len(dropped.listed), dropped.count) == (LISTED, LISTED + 49)

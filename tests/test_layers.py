@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent / "src" / "vectune"
 LEVELS = {
     0: {"errors", "records", "protocols", "progress", "runs"},
     1: {
-        "dataset", "documents", "extraction", "headings", "pages", "workers", "tokens", "chunking", "duplicates",
-        "queries", "tables", "formats", "splits", "negatives", "embedders", "adapters", "blend", "tail", "lexical",
+        "dataset", "documents", "extraction", "headings", "pages", "workers", "tokens", "chunking", "bands",
+        "duplicates", "queries", "tables", "formats", "splits", "negatives", "embedders", "adapters", "blend", "tail", "lexical",
         "metrics", "statistics", "testing",
     },
     2: {

@@ -10,19 +10,21 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from vectune.bands import KeyIndex, RecordFile
 from vectune.records import Chunk, Document
 
 if TYPE_CHECKING:
-    from datasketch import MinHash
     from numpy.typing import NDArray
 
+LISTED = 1000  # duplicates listed by name
 RUN = 3  # words in a shingle; letters where a script has no spaces
 PERMUTATIONS = 128  # standard error of a similarity of 0.8: 0.035
 BLOCK = 16_384  # shingles hashed at a time: 8 MiB
@@ -48,8 +50,26 @@ class Duplicate:
     similarity: float
 
 
+@dataclass
+class Duplicates:
+    """What was left out: all are counted, the first ones listed.
+
+    Attributes:
+        listed: at most ``LISTED``.
+        count: how many there were.
+    """
+
+    listed: list[Duplicate] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, duplicate: Duplicate) -> None:
+        self.count += 1
+        if len(self.listed) < LISTED:
+            self.listed.append(duplicate)
+
+
 class NearDuplicates:
-    """An index of texts that grows while it is asked.
+    """An index of texts that grows while it is asked; about 150 bytes of memory for a text, the rest is on disk.
 
     Args:
         threshold: Jaccard index from which two texts are near-duplicates.
@@ -57,15 +77,16 @@ class NearDuplicates:
     """
 
     def __init__(self, threshold: float = 0.8, same_numbers: bool = False) -> None:
-        from datasketch import MinHash, MinHashLSH
+        from datasketch import MinHash
 
         self.threshold, self.same_numbers = threshold, same_numbers
         self._empty = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
-        # Missing a pair is worse than looking at one in vain: candidates are checked against the threshold.
-        self._index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
-        self._signatures: dict[int, NDArray[np.unsignedinteger]] = {}
-        self._numbers: dict[int, bytes] = {}
-        self._exact: dict[bytes, int] = {}
+        rows = rows_of_band(threshold)
+        draw = np.random.default_rng(0)
+        self._factors = draw.integers(1, 2**64, (PERMUTATIONS // rows, rows), np.uint64, endpoint=False) | np.uint64(1)
+        self._bands, self._exact = KeyIndex(), KeyIndex()
+        self._signatures = RecordFile()
+        self._numbers = array("L")  # of the texts with a signature
         self._count = 0
 
     def add(self, text: str) -> list[tuple[int, float]]:
@@ -75,33 +96,49 @@ class NearDuplicates:
         """
         number, self._count = self._count, self._count + 1
         words = _WORD.findall(text.casefold())
-        key = _digest(words)
-        if key in self._exact:
-            return [(self._exact[key], 1.0)]
-        self._exact[key] = number
-        if not words or self.threshold >= 1:
-            return []
-        numbers = _digest(sorted(_NUMBER.findall(text))) if self.same_numbers else b""
+        key = _hashes(words)
+        same = self._exact.find(key)
+        if same:
+            return [(min(same), 1.0)]
+        near: list[tuple[int, float]] = []
+        if words and self.threshold < 1:
+            near = self._near_or_indexed(words, _NUMBER.findall(text) if self.same_numbers else [], number)
+        self._exact.insert(key, near[0][0] if near else number)
+        return near
+
+    def _near_or_indexed(self, words: list[str], figures: list[str], number: int) -> list[tuple[int, float]]:
+        """Earlier texts that are near; where there is none, the text is put into the index."""
         signature = self._signature(words)
-        found = [(other, self._similarity(other, signature)) for other in self._index.query(signature)]
-        near = [(o, s) for o, s in found if s >= self.threshold and self._numbers[o] == numbers]
-        if near:
-            self._exact[key] = max(near, key=lambda pair: (pair[1], -pair[0]))[0]
-        else:
-            self._index.insert(number, signature, check_duplication=False)
-            self._signatures[number] = signature.hashvalues
-            self._numbers[number] = numbers
+        rows = signature[: self._factors.size].reshape(self._factors.shape)
+        # Figures are part of the keys: a thousand tables that differ in nothing else must not meet in one band.
+        keys = (rows * self._factors).sum(axis=1, dtype=np.uint64) ^ _hashes(sorted(figures))
+        found = [(self._numbers[place], self._similarity(place, signature)) for place in self._bands.find(keys)]
+        near = [(other, similarity) for other, similarity in found if similarity >= self.threshold]
+        if not near:
+            self._bands.insert(keys, self._signatures.append(signature.astype(np.uint32).tobytes()))
+            self._numbers.append(number)
         return sorted(near, key=lambda pair: (-pair[1], pair[0]))
 
-    def _signature(self, words: list[str]) -> MinHash:
+    def _signature(self, words: list[str]) -> NDArray[np.uint64]:
         signature = self._empty.copy()
         hashes = shingles(words)
         for start in range(0, len(hashes), BLOCK):
             signature.update_batch(hashes[start : start + BLOCK].tolist())
-        return signature
+        return np.asarray(signature.hashvalues, dtype=np.uint64)  # none above 2³²
 
-    def _similarity(self, other: int, signature: MinHash) -> float:
-        return float(np.mean(self._signatures[other] == signature.hashvalues))
+    def _similarity(self, place: int, signature: NDArray[np.uint64]) -> float:
+        return float(np.mean(np.frombuffer(self._signatures[place], np.uint32) == signature))
+
+
+def rows_of_band(threshold: float) -> int:
+    """How many values of a signature make a band, so that 99 of 100 pairs at the threshold share one.
+
+    More values keep more pairs apart that are not alike; candidates are checked against the threshold anyway, but a
+    pair that shares no band is missed.
+    """
+    threshold = min(threshold, 0.95)
+    likely = (rows for rows in range(1, 17) if 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= 0.99)
+    return max(likely, default=1)
 
 
 def shingles(words: list[str]) -> NDArray[np.uint32]:
@@ -122,8 +159,10 @@ def _word_hash(word: str) -> int:
     return zlib.crc32(word.encode("utf-8", "surrogatepass"))  # Python's own hash changes from run to run
 
 
-def _digest(words: list[str]) -> bytes:
-    return hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _hashes(words: list[str]) -> NDArray[np.uint64]:
+    """A hash of a list of words, of shape (1,); two of a million lists share one with a chance of 3 in 10⁸."""
+    joined = " ".join(words).encode("utf-8", "surrogatepass")
+    return np.frombuffer(hashlib.blake2b(joined, digest_size=8).digest(), np.uint64)
 
 
 def near_duplicate_groups(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
@@ -134,7 +173,7 @@ def near_duplicate_groups(texts: Iterable[str], threshold: float = 0.8) -> list[
         threshold: Jaccard index of their runs of three words, from 0 to 1; 1 finds exact repeats alone.
     """
     index = NearDuplicates(threshold)
-    parent: list[int] = []
+    parent = array("L")
 
     def root(number: int) -> int:
         while parent[number] != number:
@@ -146,38 +185,39 @@ def near_duplicate_groups(texts: Iterable[str], threshold: float = 0.8) -> list[
         parent.append(number)
         for other, _ in index.add(text):
             parent[root(number)] = parent[root(other)] = min(root(number), root(other))
-    groups: dict[int, list[int]] = {}
-    for number in range(len(parent)):
-        groups.setdefault(root(number), []).append(number)
-    return [group for group in groups.values() if len(group) > 1]
+    roots = np.fromiter(map(root, range(len(parent))), np.int64, len(parent))
+    shared, counts = np.unique(roots, return_counts=True)
+    groups: dict[int, list[int]] = {number: [] for number in shared[counts > 1].tolist()}
+    for number in np.flatnonzero(np.isin(roots, shared[counts > 1])).tolist():
+        groups[int(roots[number])].append(number)
+    return list(groups.values())
 
 
 def drop_duplicates(
-    documents: Iterable[Document], duplicates: list[Duplicate], threshold: float = 0.9
+    documents: Iterable[Document], duplicates: Duplicates, threshold: float = 0.9
 ) -> Iterator[Document]:
-    """Documents as they come, without those that repeat an earlier one; what is dropped is appended to ``duplicates``.
+    """Documents as they come, without those that repeat an earlier one; what is dropped goes into ``duplicates``.
 
-    In memory are signatures, about 4 KB a document. A document with other numbers in it is never a duplicate.
+    In memory are about 150 bytes a document. A document with other numbers in it is never a duplicate.
     """
     return _dropping(documents, duplicates, threshold)
 
 
-def drop_duplicate_chunks(
-    chunks: Iterable[Chunk], duplicates: list[Duplicate], threshold: float = 0.9
-) -> Iterator[Chunk]:
+def drop_duplicate_chunks(chunks: Iterable[Chunk], duplicates: Duplicates, threshold: float = 0.9) -> Iterator[Chunk]:
     """Chunks as they come, without those whose text repeats an earlier one's; see ``drop_duplicates``."""
     return _dropping(chunks, duplicates, threshold)
 
 
-def _dropping(records: Iterable[Record], duplicates: list[Duplicate], threshold: float) -> Iterator[Record]:
+def _dropping(records: Iterable[Record], duplicates: Duplicates, threshold: float) -> Iterator[Record]:
     index = NearDuplicates(threshold, same_numbers=True)
-    names: list[str] = []
+    names = RecordFile()
     for record in records:
-        name = _name(record)
         repeats = index.add(record.text)
-        names.append(name)
+        name = _name(record)
+        names.append(name.encode("utf-8", "surrogatepass"))
         if repeats:
-            duplicates.append(Duplicate(name, names[repeats[0][0]], round(repeats[0][1], 3)))
+            other, similarity = repeats[0]
+            duplicates.add(Duplicate(name, names[other].decode("utf-8", "surrogatepass"), round(similarity, 3)))
         else:
             yield record
 

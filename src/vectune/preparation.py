@@ -16,7 +16,7 @@ from vectune.chunking import Chunker
 from vectune.config import Config
 from vectune.dataset import RetrievalDataset, read_corpus, write_corpus
 from vectune.documents import Skipped, read_documents
-from vectune.duplicates import Duplicate, drop_duplicate_chunks, drop_duplicates
+from vectune.duplicates import Duplicates, drop_duplicate_chunks, drop_duplicates
 from vectune.embedders.factory import open_embedder
 from vectune.errors import DatasetError
 from vectune.progress import Progress
@@ -27,8 +27,6 @@ from vectune.queries.llm import LLMWriter
 from vectune.records import Document, Query, WrittenQuery
 from vectune.runs import Json, writing
 from vectune.splits import check_contamination, split_by_document
-
-LISTED = 1000  # duplicates listed by name; all are counted
 
 
 def copy_chunks(dataset: Path, folder: Path) -> Json:
@@ -46,7 +44,7 @@ def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, prog
     Documents stream through: in memory are signatures that tell duplicates, so a corpus may be larger than it.
     """
     skipped: list[Skipped] = []
-    repeated: list[Duplicate] = []
+    repeated = Duplicates()
     count = Counter[str]()
 
     def counted() -> Iterator[Document]:
@@ -67,8 +65,8 @@ def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, prog
     return {
         **count,
         "skipped": [asdict(one) for one in skipped],
-        "duplicates": [asdict(one) for one in repeated[:LISTED]],
-        "duplicates_left_out": len(repeated),
+        "duplicates": [asdict(one) for one in repeated.listed],
+        "duplicates_left_out": repeated.count,
     }
 
 
