@@ -10,6 +10,7 @@ from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
+from vectune.splits import train_pool
 from vectune.training.options import Method, TuneOptions
 from vectune.training.result import TuneResult
 
@@ -62,12 +63,38 @@ def over_vectors(method: Method, keep_index: bool) -> Callable[..., TuneResult] 
     return {**keeping, "auto": tune_keeping_index}[method]
 
 
+_STEPS = {
+    "adapter": "identity → ridge, Procrustes → low rank, linear, MLP",
+    "query": "every weight of the query side against the stored document vectors",
+    "auto": "identity → adapter → query encoder",
+    "blend": "a lexical tail behind every vector, fitted to the corpus",
+}
+
+
 def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, str, str]]:
-    """What would be chosen for this dataset: what, its value, and why; trains nothing."""
+    """What would be chosen for this dataset: what, its value, and why; trains nothing.
+
+    Raises:
+        DatasetError: too little to train on.
+        UsageError: the index is to be kept, and the method cannot.
+    """
     method = options.method or default_method(dataset)
     found = [("method", str(method), "as asked" if options.method else "from where the queries come")]
-    if method not in ("full", "lora", "auto"):
-        return found
-    from vectune.training.finetune import explain as explain_finetuning
+    if over_vectors(method, options.keep_index) is None:
+        from vectune.training.finetune import explain as explain_finetuning
 
-    return [*found, *explain_finetuning(dataset, options)]
+        return [*found, *explain_finetuning(dataset, options)]
+    held_out = "held-out documents decide how far; without a gain there the base is the result"
+    found.append(("steps", _STEPS[method], "no label is used" if method == "blend" else held_out))
+    if method != "blend":
+        train = dataset.split("train")
+        found.append(("queries", f"{len(train)}", "of the train split"))
+        found.append(
+            (
+                "negatives",
+                f"{len(train_pool(dataset))} chunks",
+                f"of {len(dataset.corpus)}: none of dev's and test's documents",
+            )
+        )
+    after = "they get a lexical tail" if method == "blend" else "never again"
+    return [*found, ("documents", "embedded once", f"by the base, or taken from the cache of vectors; {after}")]
