@@ -12,6 +12,7 @@ llama-index-core may be in another environment.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import resource
 import subprocess
@@ -52,6 +53,12 @@ def answers(rows: int, queries: int) -> NDArray[np.int64]:
     return np.arange(queries, dtype=np.int64) * (rows // queries)
 
 
+def clock() -> float:
+    """Now, with what was made before the clock starts swept up: Python would do so some time later."""
+    gc.collect()
+    return time.perf_counter()
+
+
 def read_vectors(folder: Path) -> tuple[Floats, Floats]:
     return np.load(folder / "corpus.npy", mmap_mode="r"), np.load(folder / "queries.npy")
 
@@ -82,7 +89,7 @@ def ours(folder: Path) -> tuple[float, float]:
         return np.stack([known[text] for text in texts])
 
     options = EvaluateOptions(timed_queries=0, cache=False)
-    started = time.perf_counter()
+    started = clock()
     board = evaluate(dataset, [(look_up, look_up)], options=options)
     return time.perf_counter() - started, board.rows[0].measures["hit@10"]
 
@@ -120,7 +127,7 @@ def sentence_transformers(folder: Path) -> tuple[float, float]:
         score_functions={"cosine": cos_sim},
         write_csv=False,
     )
-    started = time.perf_counter()
+    started = clock()
     metrics = evaluator(Stored())  # type: ignore[arg-type]
     return time.perf_counter() - started, float(metrics["cosine_accuracy@10"])
 
@@ -145,7 +152,7 @@ def llama_index(folder: Path) -> tuple[float, float]:
             return self._get_query_embedding(query)
 
     right, asked = answers(len(corpus), len(queries)), min(LLAMA_QUERIES, len(queries))
-    started = time.perf_counter()
+    started = clock()
     nodes = [TextNode(id_=f"c{place}", text=f"c{place}") for place in range(len(corpus))]
     retriever = VectorStoreIndex(nodes, embed_model=Stored()).as_retriever(similarity_top_k=10)
     indexed = time.perf_counter() - started
@@ -161,7 +168,7 @@ def large(folder: Path) -> tuple[float, float]:
     from vectune.retrieval import top_k
 
     corpus, queries = read_vectors(folder)
-    started = time.perf_counter()
+    started = clock()
     indices, _ = top_k(queries, corpus, 100)
     seconds = time.perf_counter() - started
     return seconds, float((indices[:, :10] == answers(len(corpus), len(queries))[:, None]).any(axis=1).mean())

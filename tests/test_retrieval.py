@@ -70,3 +70,43 @@ def test_ties_go_by_id_descending() -> None:
     ids = ["a", "c", "b"]
     assert tie_order(ids).tolist() == [2, 0, 1]
     assert [ids[place] for place in top_of_scores(np.ones(3, np.float32), 2, tie_order(ids))] == ["c", "b"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 300),
+    k=st.integers(1, 30),
+    dim=st.sampled_from([2, 17, 64]),
+    pull=st.sampled_from([0.0, 0.9, 0.999]),
+    crowded=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_the_rough_pass_in_bf16_loses_nothing(
+    rows: int, k: int, dim: int, pull: float, crowded: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    middle = unit(rng, 1, dim)
+    corpus = (1 - pull) * unit(rng, max(1, rows // 2), dim)[rng.integers(0, max(1, rows // 2), rows)] + pull * middle
+    corpus = (corpus / np.linalg.norm(corpus, axis=1, keepdims=True)).astype(np.float32)
+    queries, ties = np.concatenate([unit(rng, 3, dim), middle, -middle]), rng.permutation(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "CORPUS_BLOCK", 32)
+        patch.setattr(retrieval, "_WORTH_BF16", 0)
+        patch.setattr(retrieval, "_bf16_is_faster", lambda: True)
+        patch.setattr(retrieval, "_CROWDED", 1 if crowded else 16)
+        indices, scores = top_k(queries, corpus, k, ties)
+    expected, expected_scores = by_brute_force(queries, corpus, k, ties)
+    assert np.array_equal(indices, expected)
+    assert np.allclose(scores, expected_scores, atol=1e-6)
+
+
+def test_what_bf16_is_off_by_stays_below_its_bound() -> None:
+    rng = np.random.default_rng(3)
+    worst = np.full((2, 256), 1 + 2.0**-8, dtype=np.float32) / 16  # halfway between two bf16 numbers, all of one sign
+    queries, corpus = np.concatenate([unit(rng, 30, 256), worst / np.linalg.norm(worst[0])]), unit(rng, 500, 256)
+    corpus[:32] = queries
+    product = retrieval._Bf16(len(queries))
+    rough, error = product.rough(product.left(queries), product.right(corpus))
+    off = np.abs(rough - queries.astype(np.float64) @ corpus.T.astype(np.float64))
+    assert (off <= error[:, None] + product.relative * np.abs(rough)).all()
+    assert off.max() > 1e-4  # it is bf16, so there is something to bound

@@ -153,7 +153,7 @@ def checked(vectors: Any, texts: Sequence[str], dim: int, label: str, kind: str)
         raise ModelError(f"{label}: asked for {len(texts)} vectors, answered with an array of shape {found.shape}.")
     if found.shape[1] != dim:
         raise ModelError(f"{label}: answered with {found.shape[1]} dimensions, but says it has {dim}.")
-    norms = np.linalg.norm(found, axis=1)
+    norms = np.sqrt(np.einsum("ij,ij->i", found, found))
     for bad, what in ((~np.isfinite(norms), "is not finite (NaN or infinity)"), (norms == 0, "is zero")):
         if bad.any():
             first = int(np.flatnonzero(bad)[0])

@@ -6,7 +6,7 @@ Names of rows are in ``rankers.py``, measures in ``metrics.py``, the board in ``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,7 +22,7 @@ from vectune.runs import Json
 if TYPE_CHECKING:
     from vectune.encoding import EncodedDataset, Encoder
     from vectune.rankers import Ranked, Ranker, RowName
-    from vectune.retrieval import Floats, Ints
+    from vectune.retrieval import Floats
 
 __all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
 
@@ -246,18 +246,13 @@ class _Evaluation:
         return weight.value, {"weight": weight.value, "chosen_on": chosen_on, "queries": weight.queries, "curve": curve}
 
     def _scored(self, name: RowName, ranked: Ranked, costs: Costs, details: Json) -> Row:
-        ids, kept = self.encoded.ids, self.options.kept
         answers = self._answers(ranked)
         by_measure = score_answers(answers, self.measures)
-        rankings = {
-            query: [(ids[index], score) for index, score in zip(*_head(*ranking, kept), strict=True)]
-            for query, ranking in zip(self.qrels, ranked, strict=True)
-        }
         return Row(
             name=name.text,
             kind=name.kind,
             per_query={query: {m: by_measure[m][query] for m in self.measures} for query in self.qrels},
-            rankings=rankings,
+            rankings=dict(zip(self.qrels, _heads(ranked, self.options.kept, self.encoded.ids), strict=True)),
             ranks={query: min((rank for rank, _ in a.judged if rank), default=0) for query, a in answers.items()},
             unanswered=sum(not answer.length for answer in answers.values()),
             costs=costs,
@@ -276,7 +271,8 @@ class _Evaluation:
     @cached_property
     def _judged(self) -> dict[str, list[tuple[int, int]]]:
         """Query id → index in the corpus and grade of each judged chunk."""
-        place = {chunk: index for index, chunk in enumerate(self.encoded.ids)}
+        wanted = {chunk for judged in self.qrels.values() for chunk in judged}
+        place = {chunk: index for index, chunk in enumerate(self.encoded.ids) if chunk in wanted}
         return {
             query: [(place[chunk], grade) for chunk, grade in judged.items()] for query, judged in self.qrels.items()
         }
@@ -307,6 +303,8 @@ class _Evaluation:
         )
 
 
-def _head(indices: Ints, scores: Floats, most: int) -> tuple[list[int], list[float]]:
-    """The first of a ranking; scores to six digits, more would be noise."""
-    return indices[:most].tolist(), scores[:most].astype("float64").round(6).tolist()
+def _heads(ranked: Ranked, most: int, ids: Sequence[str]) -> Iterator[list[tuple[str, float]]]:
+    """The first of each ranking; scores to six digits, more would be noise."""
+    for indices, scores in ranked:
+        rounded = scores[:most].astype("float64").round(6).tolist()
+        yield [(ids[index], score) for index, score in zip(indices[:most].tolist(), rounded, strict=True)]

@@ -19,7 +19,7 @@ def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
     Raises:
         ModelError: a row is zero or not finite.
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
     if bad.size:
         row = int(bad[0])
@@ -28,4 +28,6 @@ def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
             f"{name}: gives {kind} for {bad.size} of {len(texts)} texts, first {row + 1}: {texts[row][:60]!r}.",
             "An empty text may have no vector. If it is not empty, the model's weights are broken.",
         )
-    return np.ascontiguousarray(vectors / norms[:, None].astype(np.float32), dtype=np.float32)
+    if np.abs(norms - 1).max(initial=0) > 1e-6:
+        vectors = vectors / norms[:, None]
+    return np.ascontiguousarray(vectors, dtype=np.float32)
