@@ -13,6 +13,8 @@ from llama_index.core import SimpleDirectoryReader, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import BaseNode, Document, TextNode
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from torch import Tensor, nn
 
 from vectune.integrations.llama_index import (
@@ -87,6 +89,19 @@ def hit_rate(results: list[dict[str, Any]]) -> float:
     return float(sum(result["is_hit"] for result in results) / len(results))
 
 
+def evaluate_st(dataset: EmbeddingQAFinetuneDataset, model_id: str, name: str, at: Path) -> float:
+    """The first notebook's second evaluation: sentence-transformers opens the tuned folder itself."""
+    queries: Any = dataset.queries
+    corpus: Any = dataset.corpus
+    relevant_docs: Any = dataset.relevant_docs
+
+    evaluator = InformationRetrievalEvaluator(queries, corpus, relevant_docs, name=name)
+    model = SentenceTransformer(model_id, device="cpu")
+    output_path = at / "results"
+    output_path.mkdir(exist_ok=True)
+    return float(evaluator(model, output_path=str(output_path))[f"{name}_cosine_accuracy@5"])
+
+
 def finetune_embeddings(datasets: Datasets, model: str, at: Path, evaluation: int = 10_000) -> dict[str, float]:
     """The first notebook from its engine on; hit rates of base and tuned model."""
     train_dataset, val_dataset = datasets
@@ -105,6 +120,7 @@ def finetune_embeddings(datasets: Datasets, model: str, at: Path, evaluation: in
     return {
         "base": hit_rate(evaluate(val_dataset, VectuneEmbedding(model))),
         "tuned": hit_rate(evaluate(val_dataset, embed_model)),
+        "tuned, opened by sentence-transformers": evaluate_st(val_dataset, str(at / "test_model"), "finetuned", at),
     }
 
 

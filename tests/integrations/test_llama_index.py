@@ -34,6 +34,8 @@ from vectune.integrations.llama_index import (
 )
 from vectune.testing import hashed_embedding
 
+THEIRS = Path(__file__).parent / "from_llama_index"
+
 
 def nodes_about(things: list[str]) -> list[TextNode]:
     return [
@@ -92,6 +94,35 @@ def test_json_is_theirs(tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path / "a.json").split("train")) == 8
     (tmp_path / "old.json").write_text('{"queries": {"a": "b"}, "corpus": {}, "relevant_docs": {"a": []}}')
     assert EmbeddingQAFinetuneDataset.from_json(str(tmp_path / "old.json")).mode == "text"
+
+
+def test_what_llama_index_wrote_opens() -> None:
+    """Files of llama-index-finetuning 0.4.2 and llama-index-embeddings-adapter 0.4.1, with what those adapters gave."""
+    dataset = EmbeddingQAFinetuneDataset.from_json(str(THEIRS / "dataset.json"))
+    assert dataset.relevant_docs == {"q1": ["n1", "n2"], "q2": ["n2"]} and dataset.queries["q2"] == "wie heißt das?"
+    vectors = json.loads((THEIRS / "vectors.json").read_text())
+    for name, made in (("linear", LinearLayer), ("two-layers", TwoLayerNN)):
+        adapter = made.load(str(THEIRS / name))
+        assert torch.allclose(adapter(torch.tensor(vectors["x"])), torch.tensor(vectors[name]), atol=1e-6)
+        unit = torch.nn.functional.normalize(torch.tensor(vectors[name]), dim=1).numpy()
+        given = np.array(vectors["x"], np.float32)
+        assert np.allclose(load_adapter(THEIRS / name).adapter.apply(given), unit, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear", "two-layers"])
+def test_what_we_write_is_what_llama_index_wrote(name: str, tmp_path: Path) -> None:
+    """The same keys, types and shapes, so that their ``load`` finds what it looks for."""
+    made = LinearLayer(6, 6, bias=True) if name == "linear" else TwoLayerNN(6, 8, 6, True, "tanh", True)
+    made.save(str(tmp_path))
+    for file in (tmp_path, THEIRS / name):
+        assert sorted(each.name for each in file.iterdir()) == ["config.json", "pytorch_model.bin"]
+    ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, THEIRS / name))
+    assert ours == theirs
+    shapes = [
+        {key: value.shape for key, value in torch.load(folder / "pytorch_model.bin", weights_only=True).items()}
+        for folder in (tmp_path, THEIRS / name)
+    ]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"queries": {}}', '{"queries": 1, "corpus": {}, "relevant_docs": {}}'])
@@ -234,6 +265,23 @@ def test_without_validation_and_with_keywords(tiny_bert: Path, tmp_path: Path) -
     assert np.dot(model.get_query_embedding("how do I open a car"), theirs[0]) > 0.999  # prompts of each role
     assert np.dot(model.get_text_embedding("you can open the car"), theirs[1]) > 0.999
     assert np.dot(engine.model.encode("how do I open a car"), theirs[0]) < 0.999
+
+
+def test_attributes_are_theirs(tiny_bert: Path) -> None:
+    engine = SentenceTransformersFinetuneEngine(
+        dataset_about(THINGS[:5]), str(tiny_bert), "there", 10, save_checkpoints=True, epochs=4
+    )
+    (first, second) = engine.loader
+    assert [len(first), len(second)] == [10, 10] and first[0].texts[0] == "how do I open a apple"
+    assert engine.warmup_steps == 0 and engine.checkpoint_path == str(Path("checkpoints") / "there")
+    names = "dataset model_id model_output_path model use_all_docs examples loader evaluator loss epochs warmup_steps"
+    more = "show_progress_bar evaluation_steps resume_from_checkpoint checkpoint_save_steps checkpoint_save_total_limit"
+    assert all(hasattr(engine, name) for name in f"{names} {more}".split())
+
+    adapting = EmbeddingAdapterFinetuneEngine(dataset_about(THINGS[:5]), hashed(), 8)
+    queries, texts = next(iter(adapting.loader))
+    assert queries.shape == texts.shape == (8, 32) and len(adapting.loader) == 3 and adapting.dim == 32
+    assert all(hasattr(adapting, name) for name in ("dataset", "embed_model", "batch_size", "model"))
 
 
 def test_like_llama_index(tiny_bert: Path, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class EmbeddingAdapterFinetuneEngine:
 
     Attributes:
         model: the torch adapter; the ladder's is there after ``finetune``.
+        loader: as LlamaIndex has it, made when asked for.
         result: what ``finetune`` came to; None before.
 
     Raises:
@@ -133,6 +134,24 @@ class EmbeddingAdapterFinetuneEngine:
     def dim(self) -> int:
         """Dimensions of the vectors."""
         return self._dim if self._dim is not None else self._embedder.dim
+
+    @property
+    def loader(self) -> Any:
+        """(question, first node's text) in LlamaIndex's batches, embedded when a batch is taken: torch's DataLoader."""
+        from torch.utils.data import DataLoader
+
+        data = self.dataset
+        pairs: Any = [(text, data.corpus[data.relevant_docs[key][0]]) for key, text in data.queries.items()]
+        batch = self.batch_size or LLAMA_BATCH
+        return DataLoader(pairs, batch_size=batch, collate_fn=self.smart_batching_collate)
+
+    def smart_batching_collate(self, batch: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
+        """Tensors of shape (n, dim) of a batch's questions and texts; ``finetune`` embeds each once and not here."""
+        import torch
+
+        queries = self._embedder.embed_queries([query for query, _ in batch])
+        texts = self._embedder.embed_documents([text for _, text in batch])
+        return torch.from_numpy(queries), torch.from_numpy(texts)
 
     @cached_property
     def _embedder(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vectune.errors import UsageError
 
-LLAMA_BATCH, LLAMA_RATE = 10, 2e-5  # LlamaIndex's pairs in a step and learning rate
+LLAMA_BATCH, LLAMA_EPOCHS, LLAMA_RATE = 10, 2, 2e-5  # LlamaIndex's pairs in a step, passes and learning rate
 
 
 def refuse_unknown(given: dict[str, Any], known: Sequence[str], where: str) -> None:

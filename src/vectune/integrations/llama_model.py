@@ -14,7 +14,7 @@ from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import EmbedOptions
 from vectune.errors import ModelError
-from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_RATE, refuse_unknown
+from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_EPOCHS, LLAMA_RATE, refuse_unknown
 from vectune.integrations.llama_data import QADataset, retrieval_dataset, with_dev_split
 from vectune.integrations.llama_embedding import VectuneEmbedding
 from vectune.integrations.llama_fit import fit_plainly
@@ -64,6 +64,8 @@ class SentenceTransformersFinetuneEngine:
 
     Attributes:
         result: what ``finetune`` came to; None before.
+        loader, examples, evaluator, warmup_steps, checkpoint_path: as LlamaIndex has them, made when asked for;
+            ``finetune`` reads ``dataset`` and ``val_dataset`` and not these.
     """
 
     def __init__(
@@ -108,6 +110,24 @@ class SentenceTransformersFinetuneEngine:
 
         source = self.model_id if self.result is None else str(self.result.path)
         return load_model(source, device=str(self.device or "auto"), trust_remote_code=self.trust_remote_code)
+
+    @property
+    def checkpoint_path(self) -> str | None:
+        """Where LlamaIndex puts checkpoints; ours is beside the output in any case."""
+        return str(Path("checkpoints") / self.model_output_path) if self.save_checkpoints else None
+
+    @property
+    def loader(self) -> Any:
+        """The pairs in LlamaIndex's batches: torch's DataLoader, in the dataset's order."""
+        from torch.utils.data import DataLoader
+
+        examples: Any = self.examples
+        return DataLoader(examples, batch_size=self.batch_size or LLAMA_BATCH, collate_fn=list)
+
+    @property
+    def warmup_steps(self) -> int:
+        """A tenth of the steps over ``loader``."""
+        return int(len(self.loader) * (self.epochs or LLAMA_EPOCHS) * 0.1)
 
     @property
     def examples(self) -> list[Any]:
@@ -222,7 +242,7 @@ class SentenceTransformersFinetuneEngine:
             self._pairs(),
             loss,
             batch=int(options.batch or LLAMA_BATCH),
-            epochs=round(options.epochs or 2),
+            epochs=round(options.epochs or LLAMA_EPOCHS),
             rate=options.rate or LLAMA_RATE,
             weight_decay=options.weight_decay,
             shuffle=not self.like_llama_index,
