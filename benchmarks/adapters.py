@@ -1,53 +1,33 @@
-"""The adapter ladder and the query encoder on retrieval sets, beside LlamaIndex's adapter engine.
+"""The adapter ladder and the query encoder on retrieval sets.
 
     python benchmarks/adapters.py DATA [--sets emanual,…] [--seeds 0,1,2] [--query]   quality and training time
     python benchmarks/adapters.py DATA --apply                                         one query, NumPy alone
     python benchmarks/adapters.py DATA --scale                                         1,000,000 × 768, 100,000 pairs
-    python benchmarks/adapters.py DATA --peers PYTHON                                  LlamaIndex on lyft_uber
 
-DATA holds folders in the BEIR layout with train and test. PYTHON is the interpreter of an environment with
-llama-index-finetuning, llama-index-embeddings-huggingface and ``mistralai<2``.
+DATA holds folders in the BEIR layout with train and test. LlamaIndex's engine on the same pairs is in results.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from sets import SETS
 
-from vectune.adapters import load_adapter, open_artifact
+from vectune.adapters import open_artifact
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
-from vectune.embedders.models import model_path
 from vectune.protocols import Embedder
 from vectune.training.adapter import solve, tune_adapter
 from vectune.training.problem import Fold, Positives, Problem, judged_rows, ndcg_at_10
 from vectune.training.query import tune_keeping_index
 
-SETS = ("lyft_uber", "legalbenchrag", "covid_qa", "emanual", "stackexchange", "chunking_eval", "squad")
 MODEL = "all-MiniLM-L6-v2"
-
-LLAMA_INDEX = """
-import json, sys, time, warnings
-warnings.simplefilter("ignore")
-from llama_index.embeddings.huggingface import HuggingFaceEmbedding
-from llama_index.finetuning import EmbeddingAdapterFinetuneEngine, EmbeddingQAFinetuneDataset
-data, out, model, epochs = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-base = HuggingFaceEmbedding(model, device="cpu")
-engine = EmbeddingAdapterFinetuneEngine(
-    EmbeddingQAFinetuneDataset.from_json(data), base, model_output_path=out, epochs=epochs
-)
-started = time.perf_counter()
-engine.finetune()
-print(json.dumps({"seconds": time.perf_counter() - started}))
-"""
 
 
 def test_score(dataset: RetrievalDataset, embedder: Embedder) -> float:
@@ -139,30 +119,6 @@ def scale(documents: int = 1_000_000, pairs: int = 100_000, dim: int = 768) -> N
     print(f"held-out nDCG@10 among 10,000: {climbed.before:.3f} → {climbed.after:.3f}")
 
 
-def peers(data: Path, python: str, epochs: int) -> None:
-    """LlamaIndex's linear adapter at its documented settings on lyft_uber: its time and test nDCG@10."""
-    dataset, embedder = RetrievalDataset.read(data / "lyft_uber"), open_embedder(MODEL)
-    train = dataset.split("train")
-    used = {chunk for judged in train.values() for chunk in judged}
-    content = {
-        "queries": {key: dataset.queries[key].text for key in train},
-        "corpus": {key: dataset.corpus[key].content for key in used},
-        "relevant_docs": {key: list(judged) for key, judged in train.items()},
-        "mode": "text",
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "train.json").write_text(json.dumps(content))
-        command = [python, "-c", LLAMA_INDEX, f"{folder}/train.json", f"{folder}/out", model_path(MODEL), str(epochs)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds = json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
-        theirs = load_adapter(Path(folder) / "out").over(embedder)
-        score, base = test_score(dataset, theirs), test_score(dataset, embedder)
-        print(f"LlamaIndex, {epochs} epochs: {seconds:.1f} s, test nDCG@10 {base:.4f} → {score:.4f}")
-        result = tune_adapter(dataset, Path(folder) / "ours", embedder)
-        ours = result.chosen["training_seconds"]
-        print(f"vectune: {ours} s given vectors, {seconds / ours:.0f} times faster")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -171,15 +127,11 @@ def main() -> None:
     parser.add_argument("--query", action="store_true", help="climb on to the query encoder")
     parser.add_argument("--apply", action="store_true")
     parser.add_argument("--scale", action="store_true")
-    parser.add_argument("--peers", help="the interpreter of an environment with LlamaIndex")
-    parser.add_argument("--epochs", type=int, default=4, help="of LlamaIndex; its notebook takes 4")
     given = parser.parse_args()
     if given.apply:
         apply_time(given.data)
     elif given.scale:
         scale()
-    elif given.peers:
-        peers(given.data, given.peers, given.epochs)
     else:
         quality(given.data, given.sets.split(","), [int(seed) for seed in given.seeds.split(",")], given.query)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sets import SETS
 
 from vectune.blend import Blend
 from vectune.dataset import RetrievalDataset
@@ -26,7 +27,6 @@ from vectune.metrics import mean, per_query
 from vectune.protocols import Embedder
 from vectune.training.blend import UNLABELLED_WEIGHT, BlendOptions, tune_blend
 
-SETS = ("lyft_uber", "legalbenchrag", "covid_qa", "emanual", "stackexchange", "chunking_eval", "squad")
 MEASURE = "nDCG@10"
 
 

@@ -1,0 +1,240 @@
+"""Ours and the peers' on the seven sets: one command, from nothing to RESULTS.md.
+
+    python benchmarks/results.py ../shared/data --out results                    all of it
+    python benchmarks/results.py ../shared/data --out results --sets emanual --seeds 0 --tools base,full
+    python benchmarks/results.py --out results --render                          the pages again, nothing is run
+
+Makes the peers' environment under ``--out`` (exact versions: peers/requirements.txt), then runs the tools in turn on
+each set and seed. A tool's training is a process of its own, so that its wall time, CPU seconds and peak memory are
+its own; scoring is another process with vectune's own code, the same for everybody. Every job leaves one JSON in
+``--out/jobs``; a job that has one is not run again, so the command can be stopped and repeated. Peers get the same
+train queries, and dev's besides where they have no use for it. A job over ``--time-limit`` minutes is stopped, and
+its tool is not run on that set again; a failure is kept with its message. Both are shown in the tables.
+
+RESULTS.md and the README's table are written from the JSONs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SETS = ("emanual", "chunking_eval", "lyft_uber", "legalbenchrag", "covid_qa", "stackexchange", "squad")
+SEEDS = (0, 1, 2)
+MESSAGE = 400  # characters of a failure that are kept
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A row of the tables.
+
+    Attributes:
+        title: what the tables call it.
+        peer: the script in peers/ that trains; empty for ours.
+        settings: given to the script, or to TuneOptions.
+        seeded: a seed changes something; else it runs once.
+        whole: the documents' vectors change too.
+    """
+
+    title: str
+    peer: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
+    seeded: bool = True
+    whole: bool = False
+
+
+TRAINER = (("negatives", 3), ("epochs", 1), ("dev", False))
+TRAINER_BEST = (("negatives", 1), ("epochs", 3), ("dev", True))
+TOOLS = {
+    "base": Tool("untuned base", seeded=False),
+    "llama-model": Tool("LlamaIndex SentenceTransformersFinetuneEngine", "llama_model", whole=True),
+    "full": Tool("vectune full", settings=(("method", "full"),), whole=True),
+    "trainer": Tool("sentence-transformers trainer, 1 epoch", "trainer", TRAINER, whole=True),
+    "lora": Tool("vectune lora", settings=(("method", "lora"),), whole=True),
+    "trainer-best": Tool("sentence-transformers trainer, best of 3 epochs", "trainer", TRAINER_BEST, whole=True),
+    "matryoshka": Tool(
+        "vectune full, Matryoshka", settings=(("method", "full"), ("dimensions", (384, 256, 128, 64))), whole=True
+    ),
+    "llama-adapter": Tool("LlamaIndex EmbeddingAdapterFinetuneEngine", "llama_adapter"),
+    "adapter": Tool("vectune adapter", settings=(("method", "adapter"),)),
+    "query": Tool("vectune query", settings=(("method", "query"),)),
+    "keep-index": Tool("vectune auto, index kept", settings=(("method", "auto"), ("keep_index", True))),
+    "unlabelled": Tool("vectune blend, no labels", settings=(("method", "blend"),), seeded=False),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    tool: str
+    set: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}-{self.tool}-{self.seed}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", help="the folder with the sets")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--sets", type=_list, default=SETS)
+    parser.add_argument("--seeds", type=_list, default=SEEDS)
+    parser.add_argument("--tools", type=_list, default=tuple(TOOLS))
+    parser.add_argument("--time-limit", type=float, default=20.0, help="minutes that one training may take")
+    parser.add_argument("--peers-python", type=Path, help="an interpreter that has peers/requirements.txt already")
+    parser.add_argument("--no-others", action="store_true", help="do not score the first seed on the other sets")
+    parser.add_argument("--again", action="store_true", help="repeat jobs that failed or took too long")
+    parser.add_argument("--render", action="store_true", help="write the pages from what is there")
+    given = parser.parse_args()
+    if unknown := [name for name in given.tools if name not in TOOLS]:
+        parser.error(f"no such tool: {', '.join(unknown)}; there are {', '.join(TOOLS)}")
+    if not given.render:
+        if given.data is None:
+            parser.error("name the folder with the sets")
+        run(given)
+    subprocess.run([sys.executable, str(HERE / "results_page.py"), str(given.out)], check=True)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def run(given: argparse.Namespace) -> None:
+    """Every job that has no JSON yet, ours and theirs in turn."""
+    given.out = given.out.resolve()
+    (given.out / "jobs").mkdir(parents=True, exist_ok=True)
+    peers = given.peers_python
+    if any(TOOLS[name].peer for name in given.tools) and peers is None:
+        peers = environment(given.out / "peers-venv")
+    for seed in map(int, given.seeds):
+        for name in given.sets:
+            for tool in given.tools:
+                if seed == int(given.seeds[0]) or TOOLS[tool].seeded:
+                    once(Job(tool, name, seed), given, peers)
+
+
+def environment(folder: Path) -> Path:
+    """The interpreter of the peers' environment; made where it is missing, marked when it is whole."""
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        requirements = str(HERE / "peers" / "requirements.txt")
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--requirement", requirements], check=True)
+        ready.touch()
+    return python
+
+
+def once(job: Job, given: argparse.Namespace, peers: Path | None) -> None:
+    """Run a job unless it has its JSON, and write that last."""
+    kept = given.out / "jobs" / f"{job.name}.json"
+    if kept.exists() and not (given.again and json.loads(kept.read_text())["state"] != "ok"):
+        return
+    found = {**asdict(job), **(_refused(job, given) or work(job, given, peers))}
+    beside = kept.with_suffix(".part")
+    beside.write_text(json.dumps(found, indent=1))
+    beside.replace(kept)
+    test = found.get("scores", {}).get("test", {}).get("nDCG@10", float("nan"))
+    wall = found.get("train", {}).get("wall", 0.0)
+    print(f"{job.name:32} {found['state']:8} {wall:7.1f} s  nDCG@10 {test:.3f}  {found.get('message', '')}", flush=True)
+
+
+def _refused(job: Job, given: argparse.Namespace) -> dict[str, Any] | None:
+    """A tool that took too long on a set is not run on it with another seed."""
+    for earlier in given.seeds:
+        file = given.out / "jobs" / f"{job.set}-{job.tool}-{earlier}.json"
+        if int(earlier) != job.seed and file.exists() and json.loads(file.read_text())["state"] == "timeout":
+            return {"state": "timeout", "message": f"seed {earlier} took too long"}
+    return None
+
+
+def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, Any]:
+    """Train in one process, score in another."""
+    tool, folder = TOOLS[job.tool], given.out / "work" / job.name
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    folder.mkdir(parents=True)
+    settings = dict(tool.settings)
+    others = [] if given.no_others or job.seed != int(given.seeds[0]) else [s for s in given.sets if s != job.set]
+    spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()), "peer": tool.peer,
+            "pairs": str(given.out / "pairs" / f"{job.set}.json"), "out": str(folder / "model"),
+            "report": str(folder / "train.json"), "scores": str(folder / "scores.json"), "others": others}  # fmt: skip
+    ours = [sys.executable, str(HERE / "results_job.py")]
+    pairs = _call([*ours, "pairs", _write(folder, spec)], folder / "pairs.log", 600)
+    if "state" in pairs:
+        return pairs
+    spec["model"] = pairs["model"]
+    command = [str(peers), str(HERE / "peers" / f"{tool.peer}.py")] if tool.peer else [*ours, "train"]
+    path = _write(folder, spec)
+    measured: dict[str, Any] = {}
+    if job.tool != "base":
+        measured = _call([*command, path], folder / "train.log", given.time_limit * 60)
+        if "state" in measured:
+            return measured
+        measured |= json.loads((folder / "train.json").read_text())
+    scored = _call([*ours, "score", path], folder / "score.log", 7200)
+    if "state" in scored:
+        return {**scored, "train": measured}
+    subprocess.run(["rm", "-rf", str(folder / "model"), str(folder / "opened")], check=True)  # 90 MB each
+    return {"state": "ok", "train": measured, **json.loads((folder / "scores.json").read_text())}
+
+
+def _write(folder: Path, spec: dict[str, Any]) -> str:
+    path = folder / "job.json"
+    path.write_text(json.dumps(spec))
+    return str(path)
+
+
+def _call(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
+    """A process by itself: its wall and CPU seconds and peak memory, or its state and message where it failed.
+
+    This process stays small, because a child's peak counts what it was forked from.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with log.open("w") as output:
+        started = time.perf_counter()
+        child = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        late = threading.Event()
+        timer = threading.Timer(seconds, _end, [child.pid, late])
+        timer.start()
+        try:
+            _, status, used = os.wait4(child.pid, 0)
+        except BaseException:
+            _end(child.pid, late)
+            raise
+        finally:
+            timer.cancel()
+        child.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - started
+    if late.is_set():
+        return {"state": "timeout", "message": f"over {seconds / 60:g} minutes"}
+    if child.returncode:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        message = lines[-1][:MESSAGE] if lines else f"exit status {child.returncode}"
+        return {"state": "failed", "message": message}
+    found: dict[str, Any] = {
+        "wall": round(wall, 1),
+        "cpu": round(used.ru_utime + used.ru_stime, 1),
+        "peak_mib": round(used.ru_maxrss / 1024),
+    }
+    if command[-2] == "pairs":
+        found |= json.loads(log.read_text().splitlines()[-1])
+    return found
+
+
+def _end(process: int, late: threading.Event) -> None:
+    late.set()
+    os.killpg(process, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

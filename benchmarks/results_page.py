@@ -1,0 +1,241 @@
+"""RESULTS.md, and the README's table, from the JSONs of results.py alone.
+
+python benchmarks/results_page.py OUT
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from results import SETS, TOOLS
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+MARKS = ("<!-- results: written by benchmarks/results.py -->", "<!-- /results -->")
+Done = dict[str, Any]
+Value = Callable[[Done], "float | None"]
+
+
+class Results:
+    """All finished jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.jobs: list[Done] = [json.loads(file.read_text()) for file in sorted((folder / "jobs").glob("*.json"))]
+        self.sets = [name for name in SETS if any(job["set"] == name for job in self.jobs)]
+        self.tools = [name for name in TOOLS if any(job["tool"] == name for job in self.jobs)]
+
+    def of(self, tool: str, name: str) -> list[Done]:
+        return [job for job in self.jobs if (job["tool"], job["set"]) == (tool, name)]
+
+    def values(self, tool: str, name: str, value: Value) -> list[float]:
+        found = (value(job) for job in self.of(tool, name) if job["state"] == "ok")
+        return [number for number in found if number is not None]
+
+    def base(self, name: str, value: Value) -> float | None:
+        found = self.values("base", name, value)
+        return found[0] if found else None
+
+
+def score(which: str, measure: str = "nDCG@10") -> Value:
+    return lambda job: job["scores"].get(which, {}).get(measure)
+
+
+def cost(which: str) -> Value:
+    return lambda job: job["train"].get(which)
+
+
+def page(results: Results) -> str:
+    """The whole of RESULTS.md."""
+    parts = [
+        "# Ours and the peers', measured",
+        "Written by `python benchmarks/results.py`; do not edit. Every figure is from one machine and one command. "
+        "A cell is the mean over the seeds, ± the standard deviation where there are several; — was not run.",
+        environment(results),
+        "## Quality",
+        "Test nDCG@10, scored by vectune's evaluation for everybody. Ours train on the train queries and choose on dev; "
+        "peers without a use for dev train on both. `vectune blend, no labels` sees no query at all. squad is cut to "
+        "2,000 train queries for everybody.",
+        quality(results, score("test"), score("bm25")),
+        "### hit@5",
+        quality(results, score("test", "hit@5"), score("bm25", "hit@5")),
+        "### With BM25 beside",
+        "nDCG@10 of the model fused with BM25, at the weight that dev prefers (dev is cut from train).",
+        quality(results, score("hybrid")),
+        "## General ability",
+        "Change of nDCG@10 against the untuned base on the sets that the model was not tuned on, mean over them, first "
+        "seed. A column is the set that was tuned on.",
+        general(results),
+        "## Matryoshka",
+        "Share of its own nDCG@10 that a model keeps when its vectors are cut to the first 128 dimensions.",
+        table(results, lambda tool, name: matryoshka(results, tool, name), digits="{:.1%}", mean_of=True),
+        "## Cost of training",
+        "One training in a process of its own, from the start of Python to the saved model.",
+        "### Wall time, seconds",
+        quality(results, cost("wall"), digits="{:.0f}", averaged=False),
+        "### CPU seconds",
+        "They do not grow when other processes want the machine.",
+        quality(results, cost("cpu"), digits="{:.0f}", averaged=False),
+        "### Peak memory, MiB",
+        quality(results, cost("peak_mib"), digits="{:.0f}", averaged=False),
+        "### Stages, seconds",
+        stages(results),
+        "## Failures",
+        failures(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def environment(results: Results) -> str:
+    """When, where, with what; more than one machine is said so."""
+    known = [job["environment"] for job in results.jobs if job.get("environment")]
+    if not known:
+        return ""
+    dates = sorted({each["date"] for each in known})
+    machines = sorted({f"{each['processor']}, {each['cores']} cores, {each['system']}" for each in known})
+    versions = sorted({", ".join(f"{k} {v}" for k, v in each["versions"].items()) for each in known})
+    pinned = (HERE / "peers" / "requirements.txt").read_text().splitlines()
+    peers = ", ".join(line.replace("==", " ") for line in pinned if "==" in line)
+    period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    lines = [f"- Date: {period}", *(f"- Machine: {each}" for each in machines)]
+    lines += [*(f"- Ours: {each}" for each in versions), f"- Peers: {peers}"]
+    seeds = sorted({job["seed"] for job in results.jobs})
+    return "\n".join([*lines, f"- Seeds: {', '.join(map(str, seeds))}"])
+
+
+def spread(values: list[float], digits: str) -> str:
+    """Mean, and the standard deviation of several."""
+    text = short(digits.format(mean(values)))
+    return text if len(values) == 1 else f"{text} ± {short(digits.format(stdev(values)))}"
+
+
+def short(number: str) -> str:
+    return re.sub(r"^(-?)0\.", r"\1.", number)
+
+
+def quality(
+    results: Results,
+    value: Value,
+    bm25: Value | None = None,
+    digits: str = "{:.3f}",
+    averaged: bool = True,
+) -> str:
+    """Tools by sets; with BM25 beside the base where asked for."""
+
+    def cell(tool: str, name: str) -> tuple[str, float | None]:
+        found = results.values(tool, name, value)
+        return (spread(found, digits), mean(found)) if found else (why(results, tool, name), None)
+
+    extra = []
+    if bm25 is not None:
+        found = {name: results.base(name, bm25) for name in results.sets}
+        numbers = [short(digits.format(v)) if v is not None else "—" for v in found.values()]
+        known = [v for v in found.values() if v is not None]
+        whole = short(digits.format(mean(known))) if len(known) == len(results.sets) else "—"
+        extra = [f"| BM25 | {' | '.join(numbers)} | {whole} |"]
+    return table(results, cell, digits=digits, mean_of=averaged, extra=extra)
+
+
+def table(
+    results: Results,
+    cell: Callable[[str, str], tuple[str, float | None]],
+    digits: str = "{:.3f}",
+    mean_of: bool = True,
+    extra: Iterable[str] = (),
+) -> str:
+    """A Markdown table: rows in the order of ``TOOLS``, those without any figure left out."""
+    lines = ["| | " + " | ".join(results.sets) + (" | mean |" if mean_of else " |")]
+    lines.append("|---" * (1 + len(results.sets) + mean_of) + "|")
+    lines += extra
+    for tool in results.tools:
+        cells = [cell(tool, name) for name in results.sets]
+        numbers = [number for _, number in cells if number is not None]
+        if all(text == "—" for text, _ in cells):
+            continue
+        whole = short(digits.format(mean(numbers))) if len(numbers) == len(cells) else "—"
+        texts = [TOOLS[tool].title, *(text for text, _ in cells), *([whole] if mean_of else [])]
+        lines.append(f"| {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def why(results: Results, tool: str, name: str) -> str:
+    """Why a cell has no figure."""
+    states = {job["state"] for job in results.of(tool, name)} - {"ok"}
+    return {"timeout": "too slow", "failed": "failed"}.get(next(iter(sorted(states)), ""), "—")
+
+
+def general(results: Results) -> str:
+    """Mean change on the sets that were not tuned on."""
+
+    def cell(tool: str, name: str) -> tuple[str, float | None]:
+        changes = []
+        for job in results.of(tool, name):
+            for other, measures in job.get("others", {}).items():
+                base = results.base(other, score("test"))
+                if base is not None and tool != "base":
+                    changes.append(measures["nDCG@10"] - base)
+        return (f"{mean(changes):+.3f}", mean(changes)) if changes else ("—", None)
+
+    return table(results, cell, digits="{:+.3f}")
+
+
+def matryoshka(results: Results, tool: str, name: str) -> tuple[str, float | None]:
+    pairs = zip(results.values(tool, name, score("test@128")), results.values(tool, name, score("test")), strict=False)
+    shares = [cut / whole for cut, whole in pairs if whole]
+    return (spread(shares, "{:.1%}"), mean(shares)) if shares else ("—", None)
+
+
+def stages(results: Results) -> str:
+    """Each stage of each tool, first seed that worked."""
+    lines = ["| | set | stages | within ours |", "|---|---|---|---|"]
+    for tool in results.tools:
+        for name in results.sets:
+            done = [job for job in results.of(tool, name) if job["state"] == "ok" and job["train"]]
+            if done:
+                train = done[0]["train"]
+                parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in train.get("parts", {}).items())
+                whole = ", ".join(f"{part} {seconds:.1f}" for part, seconds in train["stages"].items())
+                lines.append(f"| {TOOLS[tool].title} | {name} | {whole} | {parts} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def failures(results: Results) -> str:
+    """What failed or took too long, with the message."""
+    lines = [
+        f"- {TOOLS[job['tool']].title}, {job['set']}, seed {job['seed']}: {job['state']}: `{job.get('message', '')}`"
+        for job in results.jobs
+        if job["state"] != "ok"
+    ]
+    return "\n".join(lines) or "None."
+
+
+def readme_table(results: Results) -> str:
+    """What the README quotes: mean nDCG@10 for each tool and set, and the CPU time of one training."""
+    return "\n\n".join(
+        [
+            MARKS[0],
+            quality(results, score("test"), score("bm25")),
+            "Test nDCG@10 on real questions; more measures, costs, spread and versions: "
+            "[benchmarks/RESULTS.md](benchmarks/RESULTS.md).",
+            MARKS[1],
+        ]
+    )
+
+
+def main() -> None:
+    results = Results(Path(sys.argv[1]))
+    (HERE / "RESULTS.md").write_text(page(results), encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    if MARKS[0] in text:
+        pattern = re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1])
+        README.write_text(re.sub(pattern, lambda _: readme_table(results), text, flags=re.DOTALL), encoding="utf-8")
+    print(f"{HERE / 'RESULTS.md'}: {len(results.jobs)} jobs")
+
+
+if __name__ == "__main__":
+    main()
