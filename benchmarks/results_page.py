@@ -58,9 +58,9 @@ def page(results: Results) -> str:
         "A cell is the mean over the seeds, ± the standard deviation where there are several; — was not run.",
         environment(results),
         "## Quality",
-        "Test nDCG@10, scored by vectune's evaluation for everybody. Ours train on the train queries and choose on dev; "
-        "peers without a use for dev train on both. `vectune blend, no labels` sees no query at all. squad is cut to "
-        "2,000 train queries for everybody.",
+        "Test nDCG@10, scored by vectune's evaluation for everybody. Ours train on the train queries and choose on "
+        "dev; peers without a use for dev train on both. `vectune blend, no labels` sees no query at all. squad is "
+        "cut to 2,000 train queries for everybody.",
         quality(results, score("test"), score("bm25")),
         "### hit@5",
         quality(results, score("test", "hit@5"), score("bm25", "hit@5")),
@@ -160,7 +160,7 @@ def table(
         whole = short(digits.format(mean(numbers))) if len(numbers) == len(cells) else "—"
         texts = [TOOLS[tool].title, *(text for text, _ in cells), *([whole] if mean_of else [])]
         lines.append(f"| {' | '.join(texts)} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 
 def why(results: Results, tool: str, name: str) -> str:

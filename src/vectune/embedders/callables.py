@@ -23,7 +23,8 @@ class CallableEmbedder:
     """Two functions from texts to vectors (lists, arrays or tensors on the CPU), one for each role.
 
     Args:
-        embed_queries, embed_documents: each takes a list of texts and gives one vector for each, in order.
+        embed_queries: takes a list of texts and gives one vector for each, in order.
+        embed_documents: the same for documents.
         name: what to call it.
         fingerprint: changes when the vectors change. None takes a hash of the functions' source and of the vectors
             they give for a fixed text: enough to notice another model, but name your own version where you can.

@@ -117,7 +117,8 @@ class EmbeddingAdapterFinetuneEngine:
         """Train on from a saved adapter.
 
         Args:
-            dataset, embed_model: as for the constructor.
+            dataset: as for the constructor.
+            embed_model: as for the constructor.
             model_path: what an engine wrote, ours or LlamaIndex's, or a checkpoint.
             model_cls: its class; None tells LinearLayer and TwoLayerNN apart by the file.
             **kwargs: of the constructor.

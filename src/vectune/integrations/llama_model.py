@@ -56,8 +56,11 @@ class SentenceTransformersFinetuneEngine:
         use_all_docs: every relevant node of a question, not only the first.
         trust_remote_code: run code that comes with the model.
         device: of the model that comes out, and of training with a ``loss`` or like LlamaIndex.
-        save_checkpoints, resume_from_checkpoint, checkpoint_save_steps, checkpoint_save_total_limit: accepted; there is
-            always one checkpoint beside the output, and a killed run goes on from there by itself.
+        save_checkpoints: accepted, as are the next three; there is always one checkpoint beside the output, and a
+            killed run goes on from there by itself.
+        resume_from_checkpoint: see ``save_checkpoints``.
+        checkpoint_save_steps: see ``save_checkpoints``.
+        checkpoint_save_total_limit: see ``save_checkpoints``.
         like_llama_index: see above.
         method: ``full``, ``lora`` or ``auto``.
         seed: of everything that is drawn.
