@@ -75,6 +75,20 @@ def test_masks_of_positives_siblings_and_word_for_word_copies() -> None:
     assert {ids[i] for i in np.flatnonzero(kin)} == {"apple-open", "apple-close", "apple-heat", "apple-sell", "copy"}
 
 
+def test_near_copies_are_kin_under_the_same_title_only() -> None:
+    long = "the parties agree that notice must be given in writing thirty days before the end of the term by letter"
+    corpus = {
+        "one": Chunk(long, title="Acme", document_id="a", id="one"),
+        "near": Chunk(f"{long} again", title="Acme", document_id="b", id="near"),
+        "other": Chunk(f"{long} again", title="Bolt", document_id="c", id="other"),
+        **{f"c{i}": Chunk(f"word{i} text", document_id=f"d{i}", id=f"c{i}") for i in range(8)},
+    }
+    queries = {"q": Query("notice to Acme", id="q"), **{f"q{i}": Query(f"about word{i}", id=f"q{i}") for i in range(8)}}
+    train = {"q": {"one": 1}, **{f"q{i}": {f"c{i}": 1} for i in range(6)}}
+    data = TrainingData.of(RetrievalDataset(corpus, queries, {"train": train, "dev": {"q7": {"c7": 1}}}))
+    assert np.flatnonzero(data.kin(data.queries.index("notice to Acme"), np.arange(3))).tolist() == [0, 1]
+
+
 def test_in_a_large_document_only_neighbours_are_kin() -> None:
     corpus = {f"c{i}": Chunk(f"word{i} text", document_id="long", start=i, id=f"c{i}") for i in range(40)}
     queries = {f"q{i}": Query(f"about word{i}", id=f"q{i}") for i in range(40)}
