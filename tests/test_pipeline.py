@@ -83,6 +83,10 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
         path.name for path in (tmp_path / "run").iterdir()
     }
     assert run([documents], tmp_path / "run", config).ran == ()
+    assert run([documents], tmp_path / "run", override(config, {"curve": True})).ran == ("curve", "report")
+    curve = json.loads((tmp_path / "run" / "curve.json").read_text(encoding="utf-8"))
+    assert [point["part"] for point in curve["points"]] == ["queries", "documents", "queries", "documents", "all"]
+    assert "Would more data help?" in first.report.read_text(encoding="utf-8")
     other = override(config, {"tune.epochs": 2})
     assert run([documents], tmp_path / "run", other).ran == STAGES[STAGES.index("tune") :]
     (documents / "extra.md").write_text(

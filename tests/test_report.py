@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from report_runs import HOSTILE, make_dataset, make_run
+from report_runs import CURVE, HOSTILE, make_dataset, make_run
 from vectune.errors import InputError
 from vectune.report import write_report
 from vectune.report.changes import cut, rank_label, rank_labels, script_json
 from vectune.report.charts import axis, scatter, smoothed, thinned
+from vectune.report.learning import _fit
 from vectune.report.render import TEMPLATES, chance_text, count_text, gain_text, measure_text, seconds_text
 from vectune.runs import write_json
 
@@ -169,6 +170,25 @@ def test_a_part_is_left_out_where_its_file_is_missing(tmp_path: Path, gone: str)
     assert not lost & ids and ({"board", "queries", "training", "data", "costs", "made"} - lost) <= ids
     links = {str(link["href"])[1:] for link in shown.all("a")}
     assert links <= ids
+
+
+def test_the_learning_curve_is_drawn_with_its_answer(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", queries=20)
+    assert "Would more queries or documents help?" in write_report(run).read_text(encoding="utf-8")
+    write_json(run / "curve.json", CURVE)
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "More documents would pay: twice as many" in text and 'href="#learning"' in text
+    assert "Would more queries or documents help?" not in text
+    assert [text.count(f'class="mark {kind}"') for kind in ("queries", "documents")] == [3, 3]
+    assert text.count('class="queries ahead"') == 1
+
+
+def test_the_fit_goes_through_the_mean_and_ends_at_twice_the_data() -> None:
+    points = [(5.0, 0.40), (6.0, 0.44), (7.0, 0.45)]
+    start, end = _fit(points, 0.025)
+    assert (start[0], end[0]) == (5.0, 8.0)
+    assert start[1] == pytest.approx(0.43 - 0.025) and end[1] == pytest.approx(0.43 + 2 * 0.025)
+    assert _fit(points, None) == [] and _fit(points[:1], 0.1) == []
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from report_runs import HOSTILE, make_run
+from report_runs import CURVE, HOSTILE, make_run
 from vectune.comparison import compare_boards, read_boards
 from vectune.report import write_report
 from vectune.report.compared import write_comparison
+from vectune.runs import write_json
 from vectune.verdict import VerdictOptions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -74,7 +75,17 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(make_run(tmp_path_factory.mktemp("browser") / "run", queries=80))
+    run = make_run(tmp_path_factory.mktemp("browser") / "run", queries=80)
+    write_json(run / "curve.json", CURVE)
+    return write_report(run)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with fewer queries: axe-core takes seconds over a long page."""
+    run = make_run(tmp_path_factory.mktemp("browser") / "run", queries=16)
+    write_json(run / "curve.json", CURVE)
+    return write_report(run)
 
 
 class Opened:
@@ -119,6 +130,52 @@ def test_it_opens_alone_fits_its_window_and_can_be_read(
         assert page.evaluate("window.broken") is None
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 21, 23)"
         assert dark == (scheme == "dark")
+
+
+def violations(page: Any) -> list[tuple[str, str]]:
+    """What axe-core finds against WCAG 2.2, levels A and AA: rule and element."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    found = Axe().run(page, options=rules).response
+    assert len(found["passes"]) > 10
+    return [(each["id"], node["html"][:120]) for each in found["violations"] for node in each["nodes"]]
+
+
+@pytest.mark.parametrize(("width", "height", "scheme"), WINDOWS)
+def test_axe_finds_nothing_with_all_unfolded_and_with_a_query_open(
+    browser: Any, small: Path, width: int, height: int, scheme: str
+) -> None:
+    with Opened(browser, small, width, height, scheme) as one:
+        one.page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        assert violations(one.page) == []
+        if (width, scheme) in {(1280, "light"), (390, "dark")}:  # the dialog's colours are those of the page
+            one.page.locator("#list button").first.click()
+            assert violations(one.page) == []
+
+
+def test_axe_does_find_what_is_wrong(opened: Opened) -> None:
+    opened.page.evaluate(
+        "document.querySelector('#find').closest('label').replaceWith(document.querySelector('#find'))"
+    )
+    assert "label" in {rule for rule, _ in violations(opened.page)}
+
+
+def test_the_list_of_queries_and_the_regressions_work_from_the_keyboard(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#list button").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#card").is_visible()
+    assert page.evaluate("document.activeElement.id") == "card-close"
+    for _ in range(8):  # the rankings scroll with the dialog, and the focus stays in it
+        page.keyboard.press("Tab")
+        assert page.evaluate("!document.activeElement.closest('main')")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement === document.querySelectorAll('#list button')[1]")
+    summary = page.locator(".cases summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".cases .ranking").first.is_visible()
 
 
 def test_the_first_screen_holds_verdict_board_and_gains(opened: Opened) -> None:
@@ -273,6 +330,7 @@ def test_runs_side_by_side_fit_the_window(browser: Any, tmp_path: Path, width: i
     compared = compare_boards(read_boards(runs), options=VerdictOptions(draws=200))
     with Opened(browser, write_comparison(compared, tmp_path / "compare.html"), width, height, scheme) as one:
         assert one.page.evaluate("document.documentElement.scrollWidth") == width and one.page.evaluate(WIDE) == []
+        assert violations(one.page) == []
         assert one.page.evaluate(LOW_CONTRAST)[1] == [] and len(one.requests) == 1 and one.complaints == []
 
 

@@ -10,6 +10,7 @@ import pytest
 from boards import dataset
 from vectune.board import Board, Costs, Row
 from vectune.comparison import compare_boards, read_boards
+from vectune.config import config_from
 from vectune.dataset import RetrievalDataset
 from vectune.errors import GateError, InputError, UsageError
 from vectune.gates import check_gates, parse_gate
@@ -144,6 +145,19 @@ def test_the_verdict_is_plain_json(data: RetrievalDataset) -> None:
     assert json.loads(json.dumps(value)) == value
     assert {"outcome", "sentence", "reasons", "measure", "base", "candidate", "gain", "interval", "comparisons", "cost",
             "general", "regressions"} <= set(value)  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"level": 1.0}, {"level": 0.0}, {"power": 2.0}, {"worth": -0.1}, {"draws": 1}])
+def test_options_that_no_verdict_can_rest_on(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        VerdictOptions(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        config_from({"verdict": wrong}, "a file")
+
+
+def test_what_the_verdict_compares_is_measured() -> None:
+    seeded = config_from({"seed": 3, "verdict": {"measure": "map@5"}}, "a file").seeded()
+    assert seeded.verdict.measure == "AP@5" and "AP@5" in seeded.evaluate.measures and seeded.verdict.seed == 3
 
 
 def test_nothing_to_compare(data: RetrievalDataset) -> None:

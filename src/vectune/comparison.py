@@ -40,6 +40,7 @@ class Compared:
         reference: run and row that the others are compared with.
         rows: all rows of all boards, in their order.
         notes: what a reader must know.
+        level: of the intervals.
     """
 
     measure: str
@@ -47,6 +48,7 @@ class Compared:
     reference: tuple[str, str]
     rows: tuple[ComparedRow, ...]
     notes: tuple[str, ...]
+    level: float = 0.95
 
     def to_json(self) -> Json:
         """Plain values: ``rows`` hold run, row, measures and the comparison or null."""
@@ -60,7 +62,7 @@ class Compared:
     @property
     def head(self) -> list[str]:
         """What ``cells`` are."""
-        return ["run", "model", *self.measures, f"Δ {self.measure} (95 %)", "p"]
+        return ["run", "model", *self.measures, f"Δ {self.measure} ({100 * self.level:g} %)", "p"]
 
     def to_markdown(self) -> str:
         """A table for a pull request."""
@@ -96,7 +98,7 @@ def compare_boards(
         for name, each in boards.items()
         for row in each.rows
     )
-    return Compared(measure, measures, (first, reference.name), rows, tuple(_notes(boards, first)))
+    return Compared(measure, measures, (first, reference.name), rows, tuple(_notes(boards, first)), options.level)
 
 
 def read_boards(paths: Sequence[str | Path]) -> dict[str, Board]:

@@ -27,12 +27,14 @@ from vectune.documents import DocumentOptions
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.errors import InputError, UsageError
 from vectune.evaluation import EvaluateOptions
+from vectune.metrics import measure_name
 from vectune.queries.extractive import ExtractiveOptions
 from vectune.queries.filters import FilterOptions
 from vectune.queries.planning import LLMOptions
 from vectune.runs import Json
 from vectune.splits import SplitOptions
 from vectune.training.options import TuneOptions
+from vectune.verdict import VerdictOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,6 +51,8 @@ class Config:
         llm: the LLM that writes queries through an OpenAI-compatible address; None writes them without any model.
         seed: seeds everything that draws random numbers.
         ignore_labels: take a dataset folder's chunks as they are, and forget its queries and judgments.
+        curve: after tuning, tune on parts of the train queries too, to see whether more data would help.
+        general: a dataset on which the tuned model must not lose much; None makes one from untouched documents.
         allow_contamination: splits that share documents, near-duplicates or queries give a warning, not an error.
     """
 
@@ -57,6 +61,8 @@ class Config:
     seed: int = 0
     ignore_labels: bool = False
     allow_contamination: bool = False
+    curve: bool = False
+    general: str | None = None
     documents: DocumentOptions = field(default_factory=DocumentOptions)
     chunks: ChunkOptions = field(default_factory=ChunkOptions)
     queries: ExtractiveOptions = field(default_factory=ExtractiveOptions)
@@ -65,17 +71,27 @@ class Config:
     split: SplitOptions = field(default_factory=SplitOptions)
     tune: TuneOptions = field(default_factory=TuneOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    verdict: VerdictOptions = field(default_factory=VerdictOptions)
 
     def seeded(self) -> Config:
-        """The tree with the model and the seed written into every part that has one."""
+        """The tree with the model and the seed written into every part that has one.
+
+        What the verdict compares is measured, too.
+
+        Raises:
+            UsageError: the verdict's measure is none.
+        """
         replace = dataclasses.replace
+        measure = measure_name(self.verdict.measure)
+        measures = (*self.evaluate.measures, *(() if measure in self.evaluate.all_measures() else (measure,)))
         return replace(
             self,
             queries=replace(self.queries, seed=self.seed),
             llm_queries=replace(self.llm_queries, seed=self.seed),
             split=replace(self.split, seed=self.seed),
             tune=replace(self.tune, seed=self.seed, model=self.model),
-            evaluate=replace(self.evaluate, seed=self.seed),
+            evaluate=replace(self.evaluate, seed=self.seed, measures=measures),
+            verdict=replace(self.verdict, seed=self.seed, measure=measure),
         )
 
     def limited(self, minutes: float) -> Config:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from vectune.board import figure
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.evaluation import EvaluateOptions, Model, evaluate
 from vectune.progress import SILENT, Progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Part = Literal["all", "queries", "documents"]
 Tune = Callable[[RetrievalDataset, str], Model]
 FRACTIONS = (0.25, 0.5, 1.0)
+WHOLE = "all-100"  # what the tuning on everything is called
 PAYS = 0.005  # a gain for twice the data below this is saturation: less than evaluation can see
 
 
@@ -164,18 +166,13 @@ def _advice(measure: str, queries: float | None, documents: float | None) -> str
     if queries is None or documents is None:
         return "There is too little training data to thin out."
     if max(queries, documents) < PAYS:
-        return f"More of the same data would add little: twice as much, less than {PAYS} {measure}."
+        return f"More of the same data would add little: twice as much, less than {figure(PAYS)} {measure}."
+    per_query, per_document = figure(queries, sign=True), figure(documents, sign=True)
     if documents > queries + PAYS:
-        return (
-            f"More documents would pay: twice as many, about {documents:+.3f} {measure}; more queries {queries:+.3f}."
-        )
+        return f"More documents would pay: twice as many, about {per_document} {measure}; more queries {per_query}."
     if queries > documents + PAYS:
-        return (
-            f"More queries would pay: twice as many, about {queries:+.3f} {measure}; more documents {documents:+.3f}."
-        )
-    return (
-        f"More data would pay: twice the queries about {queries:+.3f} {measure}, twice the documents {documents:+.3f}."
-    )
+        return f"More queries would pay: twice as many, about {per_query} {measure}; more documents {per_document}."
+    return f"More data would pay: twice the queries about {per_query} {measure}, twice the documents {per_document}."
 
 
 def _draw(seed: int, key: str) -> str:

@@ -151,22 +151,31 @@ def explain(dataset: str | Path | RetrievalDataset, config: Config = Config()) -
     return explain_tuning(opened_dataset(dataset), config.seeded().tune)
 
 
-def curve(dataset: str | Path | RetrievalDataset, config: Config = Config(), *, progress: Progress = SILENT) -> Curve:
+def curve(
+    dataset: str | Path | RetrievalDataset,
+    config: Config = Config(),
+    *,
+    whole: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> Curve:
     """Would more data help? Tunes on 25, 50 and 100 % of the train queries, scores on dev, and fits the trend.
 
     Args:
         dataset, config: as for ``tune``.
+        whole: what was tuned on all of it with this configuration, if it is at hand; it need not be done again.
         progress: where to report.
     """
     from tempfile import TemporaryDirectory
 
-    from vectune.curve import learning_curve
+    from vectune.curve import WHOLE, learning_curve
     from vectune.training.methods import tune_with
 
     options = config.seeded().tune
     with TemporaryDirectory() as folder:
 
         def tuned(part: RetrievalDataset, name: str) -> str:
+            if whole is not None and name == WHOLE:
+                return str(whole)
             return str(tune_with(part, Path(folder) / name, options, progress).path)
 
         return learning_curve(opened_dataset(dataset), options.model, tuned, seed=config.seed, progress=progress)
@@ -287,7 +296,7 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
 
 
 def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
-    """dataset → tuned model → board and verdict → retriever → report."""
+    """dataset → tuned model → board and verdict → retriever → curve, if asked for → report."""
     dataset, model, blend, board = run / "dataset", run / "model", run / "blend", run / "board.json"
     unlabelled = config.llm is None and config.tune.method is None
     served = str(blend) if unlabelled else f"hybrid:{model}"
@@ -312,10 +321,14 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
 
         opened = RetrievalDataset.read(dataset)
         scored = evaluate(opened, rows, "test", config, progress=progress)
-        untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
+        untouched: RetrievalDataset | None
+        if config.general is None:
+            untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
+        else:
+            untouched = open_dataset(config.general)
         compared = (config.model, str(model))
         guard = None if untouched is None else evaluate(untouched, compared, "test", config, progress=progress)
-        judged = verdict(scored, opened, *compared, general=guard)
+        judged = verdict(scored, opened, *compared, config.verdict, general=guard)
         write_json(run / "verdict.json", judged.to_json())
         scored.write(board)
         return {"verdict": judged.sentence}
@@ -328,11 +341,18 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         save_retriever(run / "retriever", RetrievalDataset.read(dataset), row, progress=progress)
         return {"chosen": UNLABELLED_NOTE if unlabelled else fusion_note(row)}
 
+    def write_curve() -> Json:
+        options = replace(config.tune, method=config.tune.method or "full")
+        found = curve(dataset, replace(config, tune=options), whole=model, progress=progress)
+        write_json(run / "curve.json", found.to_json())
+        return {"advice": found.advice}
+
     return [
         Step("tune", model, (config.tune,), write_model),
         *([Step("blend", blend, (), write_blend)] if unlabelled else []),
-        Step("evaluate", board, (config.evaluate,), write_board),
+        Step("evaluate", board, (config.evaluate, config.verdict, config.general), write_board),
         Step("retriever", run / "retriever", (), write_retriever),
+        *([Step("curve", run / "curve.json", (), write_curve)] if config.curve else []),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
     ]
 

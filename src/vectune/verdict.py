@@ -59,7 +59,7 @@ class VerdictOptions:
     """What a verdict asks for.
 
     Attributes:
-        measure: what is compared.
+        measure: what is compared; it is on the board whether evaluation was asked for it or not.
         level: of the intervals; 1 minus it is the chance of a false alarm.
         power: the chance to find a difference of the size called detectable.
         worth: the smallest gain for which re-embedding the corpus pays; a change that re-embeds nothing needs none.
@@ -77,6 +77,20 @@ class VerdictOptions:
     draws: int = 10_000
     examples: int = 20
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no statistics can be made of.
+
+        Raises:
+            UsageError: a share that is none, or too few draws.
+        """
+        for name in ("level", "power"):
+            if not 0 < getattr(self, name) < 1:
+                raise UsageError(f"{name} of the verdict is {getattr(self, name)}.", "It lies between 0 and 1: 0.95.")
+        if self.worth < 0 or self.allowed_loss < 0:
+            raise UsageError("worth and allowed_loss of the verdict are not negative.", "Write 0.02 to allow -0.02.")
+        if self.draws < 100 or self.examples < 0:
+            raise UsageError(f"the verdict cannot rest on {self.draws} draws with {self.examples} examples.")
 
 
 @dataclass(frozen=True)

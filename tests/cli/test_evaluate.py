@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from boards import dataset
+from report_runs import CURVE, make_run
 from vectune.board import Board
 from vectune.cli.app import main
+from vectune.runs import write_json
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -58,6 +60,11 @@ def test_gates_and_verdict(vectune: Run, folder: Path, tiny_bert: Path, tmp_path
     assert code == 0 and "holds" in out and "Ship:" in out
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["outcome"] == "ship" and verdict["candidate"] == "bm25" and verdict["base"] == str(tiny_bert)
+    (tmp_path / "asked.toml").write_text("[verdict]\nlevel = 0.5\nworth = 0.2\n")
+    code, out, _ = vectune("evaluate", folder, *models, "--config", tmp_path / "asked.toml", "--judge-by", "ap@7",
+                           "--level", 0.8, "--verdict", tmp_path / "verdict.json")  # fmt: skip
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert (verdict["measure"], verdict["level"]) == ("AP@7", 0.8) and "AP@7 +" in out and "80% interval" in out
     code, out, err = vectune("evaluate", folder, *models, "--gate", "nDCG@10:+0.02", "--base", "bm25",
                              "--candidate", tiny_bert, "--json", tmp_path / "kept.json")  # fmt: skip
     assert code == 1 and "does not hold" in err and "bm25" in out
@@ -80,6 +87,25 @@ def test_wrong_usage(vectune: Run, folder: Path, tmp_path: Path, arguments: tupl
     code, _, err = vectune("evaluate", folder, "--json", tmp_path / "board.json", *arguments)
     assert code == 2 and told in err and "Traceback" not in err
     assert not (tmp_path / "board.json").exists()
+
+
+def test_more_data_is_asked_for(vectune: Run, folder: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "fast.toml").write_text('[tune]\nmethod = "adapter"\nepochs = 1\n')
+    code, out, err = vectune("evaluate", folder, "--model", tiny_bert, "--config", tmp_path / "fast.toml",
+                             "--curve", tmp_path / "curve.json")  # fmt: skip
+    assert code == 0, err
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert curve["advice"] in out and [point["fraction"] for point in curve["points"]] == [0.25, 0.25, 0.5, 0.5, 1.0]
+
+
+def test_a_report_as_markdown(vectune: Run, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", queries=20)
+    write_json(run / "model" / "curve.json", CURVE)  # where vectune tune --curve leaves it
+    code, _, err = vectune("report", run, "--markdown", tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert code == 0, err
+    assert text.startswith("## ") and "| tuned model |" in text and CURVE["advice"] in text
+    assert "| 25% of documents | 51 | 10 | .430 |" in text and "<i>" not in text
 
 
 def test_runs_side_by_side(vectune: Run, folder: Path, tiny_bert: Path, tmp_path: Path) -> None:

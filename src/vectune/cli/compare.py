@@ -17,6 +17,7 @@ def compare(
         str | None, typer.Option(help="The row of the first run to compare with.  [default: its first embedder]")
     ] = None,
     measure: Annotated[str, typer.Option(help="What differences and p-values are of.")] = "nDCG@10",
+    level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write it as a page that opens without a network.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write it as JSON.")] = None,
@@ -27,7 +28,7 @@ def compare(
     from vectune.runs import write_json, writing
     from vectune.verdict import VerdictOptions
 
-    compared = compare_boards(read_boards(runs), base, VerdictOptions(measure=measure_name(measure)))
+    compared = compare_boards(read_boards(runs), base, VerdictOptions(measure=measure_name(measure), level=level))
     if json is not None:
         write_json(json, compared.to_json())
     if markdown is not None:

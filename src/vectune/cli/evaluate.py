@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vectune.board import Board
+    from vectune.config import Config
+    from vectune.dataset import RetrievalDataset
 
 MODEL_HELP = (
     "bm25, a model's name or folder, an artifact folder, openai:NAME, hybrid:NAME; NAME@256, NAME@int8 and NAME@binary "
@@ -37,39 +41,82 @@ def evaluate(
     general: Annotated[
         Path | None, typer.Option(help="A dataset on which the candidate must not lose much; counts in the verdict.")
     ] = None,
+    allowed_loss: Annotated[
+        float | None, typer.Option(help="What it may lose there.  [default: 0.02]", min=0.0)
+    ] = None,
+    worth: Annotated[
+        float | None, typer.Option(help="The least gain that embedding all again pays for.  [default: 0.01]", min=0.0)
+    ] = None,
+    judge_by: Annotated[str | None, typer.Option(help="What the verdict compares.  [default: nDCG@10]")] = None,
+    level: Annotated[float | None, typer.Option(help="Of the verdict's intervals.  [default: 0.95]")] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(help="Tune the base on 25, 50 and 100 % of the train queries; write what more would give."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
 ) -> None:
     """Score any mix of models on the same queries and chunks."""
-    from dataclasses import replace
-
-    from vectune.config import read_config
+    from vectune.config import override, read_config
     from vectune.formats import open_dataset
     from vectune.gates import check_gates, parse_gate
-    from vectune.metrics import measure_name
     from vectune.pipeline import evaluate as score
     from vectune.progress import Progress
 
     gates = [parse_gate(text) for text in gate or ()]
     compared = _compared(model, base, candidate, needed=verdict is not None or any(each.relative for each in gates))
-    options = read_config(config)
-    further = [measure_name(name) for name in (*(measure or ()), *(each.measure for each in gates))]
-    scored = replace(
-        options.evaluate, measures=(*options.evaluate.measures, *further), k=(*options.evaluate.k, *(k or ()))
-    )
+    judging = {"allowed_loss": allowed_loss, "worth": worth, "measure": judge_by, "level": level}
+    options = override(read_config(config), {f"verdict.{name}": value for name, value in judging.items()})
+    options = _measuring(options, [*(measure or ()), *(each.measure for each in gates)], k or ())
     opened = open_dataset(dataset)
-    board = score(opened, model, split, replace(options, evaluate=scored), progress=Progress())
+    board = score(opened, model, split, options, progress=Progress())
     _write(board, json, csv, markdown)
     show_board(board)
     if verdict is not None:
-        from vectune.runs import write_json
-        from vectune.verdict import verdict as judge
-
         guard = None if general is None else score(general, compared, "test", options, progress=Progress())
-        judged = judge(board, opened, *compared, general=guard)
-        write_json(verdict, judged.to_json())
-        print(judged.sentence)
+        _judge(board, opened, compared, options, guard, verdict)
+    if curve is not None:
+        _curve(opened, options, compared[0], curve)
     for line in check_gates(board, *compared, gates):
         print(line)
+
+
+def _measuring(options: Config, measures: Sequence[str], k: Sequence[int]) -> Config:
+    """The options with further measures and cutoffs, and the seed and what the verdict needs in every part."""
+    from dataclasses import replace
+
+    from vectune.metrics import measure_name
+
+    further = tuple(measure_name(name) for name in measures)
+    scored = replace(options.evaluate, measures=(*options.evaluate.measures, *further), k=(*options.evaluate.k, *k))
+    return replace(options, evaluate=scored).seeded()
+
+
+def _judge(
+    board: Board,
+    dataset: RetrievalDataset,
+    compared: tuple[str, str],
+    options: Config,
+    general: Board | None,
+    out: Path,
+) -> None:
+    """The verdict as JSON, and its sentence on standard output."""
+    from vectune.runs import write_json
+    from vectune.verdict import verdict
+
+    judged = verdict(board, dataset, *compared, options.verdict, general=general)
+    write_json(out, judged.to_json())
+    print(judged.sentence)
+
+
+def _curve(dataset: RetrievalDataset, options: Config, model: str, out: Path) -> None:
+    """What the model gains from parts of the train queries."""
+    from dataclasses import replace
+
+    from vectune.cli.tune import show_curve
+    from vectune.pipeline import curve
+    from vectune.progress import Progress
+
+    show_curve(curve(dataset, replace(options, model=model), progress=Progress()), out)
 
 
 def _compared(models: list[str], base: str | None, candidate: str | None, needed: bool) -> tuple[str, str]:

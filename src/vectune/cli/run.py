@@ -20,6 +20,13 @@ def run(
         str | None, typer.Option(help="full, lora, auto, adapter, query or blend; see vectune tune.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Tune on 25 and 50 % too: would more queries or documents help?")
+    ] = False,
+    general: Annotated[
+        str | None,
+        typer.Option(help="A dataset on which the tuned model must not lose much.  [default: untouched documents]"),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="One unreadable file ends the run.")] = False,
 ) -> None:
     """Documents → queries → tuned model → board → verdict → report.
@@ -35,12 +42,21 @@ def run(
 
     options = override(
         read_config(config),
-        {"model": model, "llm": llm, "seed": seed, "tune.method": method, "documents.strict": strict},
+        {
+            "model": model,
+            "llm": llm,
+            "seed": seed,
+            "tune.method": method,
+            "curve": curve,
+            "general": general,
+            "documents.strict": strict,
+        },
     )
     result = run_all(paths, out, options, progress=Progress(out / "events.jsonl"))
     if not result.ran:
         print(f"{out} is finished and nothing has changed.")
     show_board(Board.read(out / "board.json"))
-    for stage, fact in (("evaluate", "verdict"), ("retriever", "chosen")):
+    facts = [("evaluate", "verdict"), ("retriever", "chosen"), *([("curve", "advice")] if options.curve else [])]
+    for stage, fact in facts:
         print(RunFolder(out).summary(stage).get(fact, ""))
     print(f"report: {result.report}")

@@ -70,14 +70,14 @@ def tune(
     for note in result.notes:
         print(f"  {note}")
     if curve:
-        show_curve(learning_curve(dataset, options, progress=Progress()), out)
+        show_curve(learning_curve(dataset, options, progress=Progress()), out / "curve.json")
 
 
 def show_curve(curve: Curve, out: Path) -> None:
-    """What less data gave and what more would, on standard output and in curve.json beside the model."""
+    """What less data gave and what more would, on standard output and as JSON."""
     from vectune.runs import write_json
 
-    write_json(out / "curve.json", curve.to_json())
+    write_json(out, curve.to_json())
     for point in curve.points:
         print(f"  {point.fraction:>4.0%} of {point.part:<10} {point.queries:>6,} queries  dev {point.score:.3f}")
     print(curve.advice)

@@ -8,6 +8,7 @@ from vectune.report import facts, parts
 from vectune.report.changes import payload, rank_table, read_changes, worst
 from vectune.report.curves import curves_part, retriever_part
 from vectune.report.data import data_part
+from vectune.report.learning import learning_part
 from vectune.report.material import read_material
 from vectune.report.render import render
 from vectune.report.scores import read_scores
@@ -16,8 +17,8 @@ from vectune.runs import Json, writing
 
 SECTIONS = (
     ("board", "Board"), ("queries", "Queries"), ("ranks", "Ranks"), ("slices", "Slices"),
-    ("regressions", "Regressions"), ("retriever", "Retriever"), ("training", "Training"), ("data", "Data"),
-    ("costs", "Costs"), ("made", "How it was made"),
+    ("regressions", "Regressions"), ("retriever", "Retriever"), ("training", "Training"), ("learning", "More data"),
+    ("data", "Data"), ("costs", "Costs"), ("made", "How it was made"),
 )  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def write_report(run: Path) -> Path:
 
     Args:
         run: a folder with board.json or dataset/, and what else a run writes: run.json, verdict.json, stages/,
-            events.jsonl, model/vectune.json.
+            events.jsonl, model/vectune.json, curve.json.
 
     Raises:
         InputError: there is nothing to report, or a file is broken.
@@ -60,6 +61,7 @@ def _values(run: Path) -> Json:
         "regressions": parts.regressions_part(material, scores, worst(changes)),
         "curves": curves_part(material),
         "retriever": retriever_part(material),
+        "learning": learning_part(material),
         "data": data_part(material),
         "costs": facts.costs_part(material, scores),
         "made": facts.made_part(material),

@@ -75,4 +75,4 @@ def _gains(compared: Compared) -> Json | None:
     for each in rows:
         each |= {"x": across.at(each["gain"]), "x_low": across.at(each["low"]), "x_high": across.at(each["high"])}
     ticks = [{"text": tick, "x": across.at(tick)} for tick in across.ticks]
-    return {"rows": rows, "ticks": ticks, "zero": across.at(0.0), "has_intervals": True}
+    return {"rows": rows, "ticks": ticks, "zero": across.at(0.0), "has_intervals": True, "level": compared.level}

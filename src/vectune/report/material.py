@@ -25,6 +25,7 @@ class Material:
         verdict: verdict.json, or None.
         artifact: model/vectune.json, or None.
         retriever: retriever/retriever.json, or None.
+        curve: curve.json of the run, or of its model where ``vectune tune --curve`` wrote it, or None.
         events: the events of events.jsonl that the report draws: train, dev, done.
         dataset: the dataset folder of the run, or None.
     """
@@ -36,6 +37,7 @@ class Material:
     verdict: Json | None
     artifact: Json | None
     retriever: Json | None
+    curve: Json | None
     events: list[Json]
     dataset: RetrievalDataset | None
 
@@ -64,6 +66,7 @@ def read_material(folder: Path) -> Material:
         verdict=read_object(folder / "verdict.json"),
         artifact=read_object(folder / "model" / "vectune.json"),
         retriever=read_object(folder / "retriever" / "retriever.json"),
+        curve=read_object(folder / "curve.json") or read_object(folder / "model" / "curve.json"),
         events=list(_events(folder / "events.jsonl")),
         dataset=RetrievalDataset.read(folder / "dataset") if has_dataset else None,
     )

@@ -86,7 +86,8 @@ def gains_part(material: Material, scores: Scores | None) -> Json | None:
     for row in rows:
         row |= {"x": across.at(row["gain"]), "x_low": across.at(row["low"]), "x_high": across.at(row["high"])}
     ticks = [{"text": tick, "x": across.at(tick)} for tick in across.ticks]
-    return {"rows": rows, "ticks": ticks, "zero": across.at(0.0), "has_intervals": any(row["tested"] for row in rows)}
+    return {"rows": rows, "ticks": ticks, "zero": across.at(0.0), "has_intervals": any(row["tested"] for row in rows),
+            "level": (material.verdict or {}).get("level", 0.95)}  # fmt: skip
 
 
 def _interval(gain: float, tested: Json) -> Json:

@@ -49,7 +49,13 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"figure": measure_text, "gain": gain_text, "count": count_text, "seconds": seconds_text}
+    made.filters |= {
+        "figure": measure_text,
+        "gain": gain_text,
+        "count": count_text,
+        "seconds": seconds_text,
+        "share": share_text,
+    }
     made.filters |= {"chance": chance_text}
     return made
 
@@ -78,6 +84,11 @@ def count_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
     return f"{value:,.4g}".replace("-", "−") if isinstance(value, float) else str(value)
+
+
+def share_text(value: float) -> str:
+    """A share as percent: ``95 %``."""
+    return f"{100 * value:g} %"
 
 
 def seconds_text(value: float | None) -> str:
