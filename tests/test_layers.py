@@ -16,8 +16,8 @@ LEVELS = {
     0: {"errors", "records", "protocols", "progress", "runs"},
     1: {
         "dataset", "documents", "extraction", "headings", "pages", "workers", "tokens", "chunking", "bands",
-        "duplicates", "queries", "tables", "formats", "splits", "negatives", "embedders", "adapters", "blend", "tail", "lexical",
-        "metrics", "statistics", "testing",
+        "duplicates", "queries", "tables", "formats", "splits", "negatives", "embedders", "adapters", "blend", "tail",
+        "lexical", "metrics", "statistics", "testing", "corpus", "lines",
     },
     2: {
         "training", "bridge", "retrieval", "encoding", "rankers", "hybrid", "board", "evaluation", "gates",

@@ -29,7 +29,7 @@ SEGMENT = 16_384  # characters of an enormous line that are split at a time
 WORD_SEGMENT = 1024  # and of an enormous word (base64)
 TITLE_SHARE = 4  # a title may take a quarter of what the model reads
 _MARKDOWN = re.compile(r"^[ ]{0,3}(?:\#{1,6}[ \t]|```|~~~|\|)", re.MULTILINE)  # numbered clauses do not make it so
-_ENORMOUS = re.compile(rf"[^\n]{{{2 * SEGMENT},}}|[!-~]{{{2 * WORD_SEGMENT},}}")
+_ENORMOUS = re.compile(rf"(?<![^\n])[^\n]{{{2 * SEGMENT},}}|(?<![!-~])[!-~]{{{2 * WORD_SEGMENT},}}")
 _KEEPS_LINE = re.compile(r"[ ]{4}|\t|[ ]{0,3}(?:\#|\||>|```|~~~|=+\s*$|-+\s*$)")
 
 

@@ -24,6 +24,7 @@ from typing import Any, get_type_hints
 
 from vectune.chunking import ChunkOptions
 from vectune.documents import DocumentOptions
+from vectune.duplicates import DuplicateOptions
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.errors import InputError, UsageError
 from vectune.evaluation import EvaluateOptions
@@ -34,6 +35,7 @@ from vectune.queries.planning import LLMOptions
 from vectune.runs import Json
 from vectune.splits import SplitOptions
 from vectune.training.options import TuneOptions
+from vectune.training.teacher import TeacherOptions
 from vectune.verdict import VerdictOptions
 
 if sys.version_info >= (3, 11):
@@ -54,6 +56,8 @@ class Config:
         curve: after tuning, tune on parts of the train queries too, to see whether more data would help.
         general: a dataset on which the tuned model must not lose much; None makes one from untouched documents.
         allow_contamination: splits that share documents, near-duplicates or queries give a warning, not an error.
+        log: a file of queries that people typed, one a line; they are labelled instead of others being written.
+        most_chunks: queries are written for so many chunks, drawn at random where there are more; 0 means for all.
     """
 
     model: str = DEFAULT_MODEL
@@ -61,10 +65,14 @@ class Config:
     seed: int = 0
     ignore_labels: bool = False
     allow_contamination: bool = False
+    log: str | None = None
+    most_chunks: int = 20_000
     curve: bool = False
     general: str | None = None
     documents: DocumentOptions = field(default_factory=DocumentOptions)
     chunks: ChunkOptions = field(default_factory=ChunkOptions)
+    duplicates: DuplicateOptions = field(default_factory=DuplicateOptions)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
     queries: ExtractiveOptions = field(default_factory=ExtractiveOptions)
     llm_queries: LLMOptions = field(default_factory=LLMOptions)
     filters: FilterOptions = field(default_factory=FilterOptions)

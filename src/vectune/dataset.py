@@ -8,13 +8,14 @@ serves as well), and ``dataset.json`` where the dataset came from. Other formats
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from vectune.corpus import read_corpus, write_corpus
 from vectune.errors import DatasetError
+from vectune.lines import json_records, tsv_rows
 from vectune.records import Chunk, Query
 from vectune.runs import Json, hash_files, write_json, writing
 
@@ -27,14 +28,14 @@ class RetrievalDataset:
     """Chunks, queries and who answers what.
 
     Attributes:
-        corpus: chunk id → chunk, in the order of the file.
+        corpus: chunk id → chunk, in the order of the file; a large one stays on disk (``corpus.StoredCorpus``).
         queries: query id → query; all splits together.
         qrels: split → query id → chunk id → grade. Only grades of at least 1.
         info: free facts kept in ``dataset.json``: where it came from, filters' counts, warnings.
         path: the folder it was read from, if any.
     """
 
-    corpus: dict[str, Chunk]
+    corpus: Mapping[str, Chunk]
     queries: dict[str, Query]
     qrels: dict[str, Qrels]
     info: Json = field(default_factory=dict)
@@ -115,7 +116,7 @@ class RetrievalDataset:
         corpus = read_corpus(path)
         queries = {
             line["_id"]: Query(line["text"], line.get("style", ""), line.get("writer", ""), id=line["_id"])
-            for line in _records(path / "queries.jsonl")
+            for line in json_records(path / "queries.jsonl")
         }
         qrels = _read_all_qrels(path, corpus, queries)
         return cls(corpus, queries, qrels, _read_info(path), path)
@@ -127,20 +128,6 @@ def dataset_key(folder: Path) -> str:
 
 
 # Writing
-
-
-def write_corpus(folder: Path, chunks: Iterable[Chunk]) -> int:
-    """Write corpus.jsonl and documents.jsonl as the chunks come; returns how many there were."""
-    count = 0
-    with (
-        (folder / "corpus.jsonl").open("w", encoding="utf-8") as corpus,
-        (folder / "documents.jsonl").open("w", encoding="utf-8") as places,
-    ):
-        for chunk in chunks:
-            corpus.write(json.dumps(_chunk_line(chunk), ensure_ascii=False) + "\n")
-            places.write(json.dumps(_place_line(chunk), ensure_ascii=False) + "\n")
-            count += 1
-    return count
 
 
 def _write_lines(path: Path, lines: Iterator[Json]) -> None:
@@ -156,22 +143,6 @@ def _write_qrels(path: Path, qrels: Qrels) -> None:
         )
 
 
-def _chunk_line(chunk: Chunk) -> Json:
-    return {"_id": chunk.id, "title": chunk.title, "text": chunk.text}
-
-
-def _place_line(chunk: Chunk) -> Json:
-    return {
-        "_id": chunk.id,
-        "document": chunk.document_id,
-        "source": chunk.source,
-        "start": chunk.start,
-        "end": chunk.end,
-        "page": chunk.page,
-        "headings": list(chunk.headings),
-    }
-
-
 def _query_line(query: Query) -> Json:
     return {"_id": query.id, "text": query.text, "style": query.style, "writer": query.writer}
 
@@ -179,105 +150,7 @@ def _query_line(query: Query) -> Json:
 # Reading
 
 
-def read_corpus(path: Path) -> dict[str, Chunk]:
-    """Chunk id → chunk, from corpus.jsonl and, where there is one, documents.jsonl or docs.tsv."""
-    places = _read_places(path)
-    corpus = {}
-    for line in _records(path / "corpus.jsonl"):
-        place = places.get(line["_id"], {})
-        corpus[line["_id"]] = Chunk(
-            text=line["text"],
-            title=line.get("title") or "",
-            document_id=place.get("document", ""),
-            source=place.get("source", ""),
-            start=place.get("start", -1),
-            end=place.get("end", -1),
-            page=place.get("page", 0),
-            headings=tuple(place.get("headings", ())),
-            id=line["_id"],
-        )
-    if not corpus:
-        raise DatasetError("holds no chunk.", path=path / "corpus.jsonl")
-    return corpus
-
-
-def _records(path: Path) -> Iterator[Json]:
-    """The objects of a JSONL file, each with a unique string ``_id`` and a string ``text``."""
-    seen: dict[str, int] = {}
-    for number, record in _json_lines(path):
-        key, text = record.get("_id"), record.get("text")
-        if not isinstance(key, str | int) or key == "":
-            raise DatasetError("has no '_id'.", path=path, line=number)
-        if not isinstance(text, str):
-            raise DatasetError(f"'text' of '{key}' is not a string.", path=path, line=number)
-        record["_id"] = str(key)
-        if record["_id"] in seen:
-            first = seen[record["_id"]]
-            raise DatasetError(
-                f"the id '{key}' is already on line {first}; ids must be unique.", path=path, line=number
-            )
-        seen[record["_id"]] = number
-        yield record
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Json]]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DatasetError(f"is not valid JSON ({error}).", path=path, line=number) from None
-        if not isinstance(record, dict):
-            raise DatasetError("is not a JSON object.", path=path, line=number)
-        yield number, record
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a file of ours; whatever keeps it from being read is a DatasetError."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from enumerate(file, start=1)
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{path}: the file is missing.", "A dataset folder holds corpus.jsonl, queries.jsonl and qrels/."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=path) from None
-    except OSError as error:
-        raise DatasetError(f"cannot be read ({error.strerror}).", path=path) from None
-
-
-def _read_places(path: Path) -> dict[str, dict[str, Any]]:
-    """Chunk id → its document and place, from documents.jsonl or a docs.tsv; empty where there is neither."""
-    if (path / "documents.jsonl").exists():
-        return {str(record.get("_id")): record for record in _checked_places(path / "documents.jsonl")}
-    if (path / "docs.tsv").exists():
-        return {row[0]: {"document": row[1]} for number, row in _tsv_rows(path / "docs.tsv", 2) if number > 1}
-    return {}
-
-
-def _checked_places(path: Path) -> Iterator[Json]:
-    kinds: dict[str, type] = {"document": str, "source": str, "start": int, "end": int, "page": int, "headings": list}
-    for number, record in _json_lines(path):
-        for key, kind in kinds.items():
-            if key in record and not isinstance(record[key], kind):
-                raise DatasetError(f"'{key}' is not of the type {kind.__name__}.", path=path, line=number)
-        yield record
-
-
-def _tsv_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Rows with at least this many columns, the header among them."""
-    for number, line in _lines(path):
-        row = line.rstrip("\r\n").split("\t")
-        if row == [""]:
-            continue
-        if len(row) < columns:
-            raise DatasetError(f"has {len(row)} columns, expected {columns}.", path=path, line=number)
-        yield number, row
-
-
-def _read_all_qrels(path: Path, corpus: dict[str, Chunk], queries: dict[str, Query]) -> dict[str, Qrels]:
+def _read_all_qrels(path: Path, corpus: Mapping[str, Chunk], queries: dict[str, Query]) -> dict[str, Qrels]:
     found = {
         split: _read_qrels(path / "qrels" / f"{split}.tsv", corpus, queries)
         for split in SPLITS
@@ -288,9 +161,9 @@ def _read_all_qrels(path: Path, corpus: dict[str, Chunk], queries: dict[str, Que
     return found
 
 
-def _read_qrels(path: Path, corpus: dict[str, Chunk], queries: dict[str, Query]) -> Qrels:
+def _read_qrels(path: Path, corpus: Mapping[str, Chunk], queries: dict[str, Query]) -> Qrels:
     qrels: Qrels = {}
-    for number, row in _tsv_rows(path, columns=3):
+    for number, row in tsv_rows(path, columns=3):
         query, chunk, score = row[:3]
         grade = _grade(score)
         if grade is None and number == 1:  # the header; files without one are read as well

@@ -36,6 +36,20 @@ Record = TypeVar("Record", Document, Chunk)
 
 
 @dataclass(frozen=True)
+class DuplicateOptions:
+    """What is left out because it was there already.
+
+    Attributes:
+        documents: Jaccard index from which a document repeats another one; 1 leaves out equal words alone, above 1
+            none.
+        chunks: the same for chunks.
+    """
+
+    documents: float = 0.9
+    chunks: float = 0.9
+
+
+@dataclass(frozen=True)
 class Duplicate:
     """A document or chunk that was left out because another one says the same.
 
@@ -209,6 +223,9 @@ def drop_duplicate_chunks(chunks: Iterable[Chunk], duplicates: Duplicates, thres
 
 
 def _dropping(records: Iterable[Record], duplicates: Duplicates, threshold: float) -> Iterator[Record]:
+    if threshold > 1:
+        yield from records
+        return
     index = NearDuplicates(threshold, same_numbers=True)
     names = RecordFile()
     for record in records:

@@ -23,7 +23,7 @@ from vectune.dataset import RetrievalDataset
 from vectune.documents import find_files
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DocumentError, UsageError
-from vectune.formats import open_dataset
+from vectune.formats import open_dataset, read_queries
 from vectune.progress import SILENT, Progress
 from vectune.runs import (
     Json,
@@ -108,7 +108,7 @@ def estimate(paths: Paths, config: Config, *, progress: Progress = SILENT) -> Co
     from tempfile import TemporaryDirectory
 
     from vectune import preparation as stages
-    from vectune.dataset import read_corpus
+    from vectune.corpus import read_corpus
     from vectune.queries.llm import LLMWriter
 
     if config.llm is None:
@@ -116,7 +116,8 @@ def estimate(paths: Paths, config: Config, *, progress: Progress = SILENT) -> Co
     check_inputs(paths)
     with TemporaryDirectory() as folder:
         stages.write_chunks(paths, Path(folder) / "chunks", config, progress)
-        return LLMWriter(config.llm, config.llm_queries).estimate(list(read_corpus(Path(folder) / "chunks").values()))
+        drawn = stages.draw_chunks(read_corpus(Path(folder) / "chunks"), config.most_chunks, config.seed)
+        return LLMWriter(config.llm, config.llm_queries).estimate(drawn)
 
 
 def tune(
@@ -285,9 +286,11 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
         config.model,
         config.documents,
         config.chunks,
+        config.duplicates,
         config.ignore_labels,
     )
-    writing = (config.llm, config.queries, config.llm_queries, config.filters)
+    log = None if config.log is None else ([query.id for query in read_queries(config.log)], config.teacher)
+    writing = (config.llm, config.queries, config.llm_queries, config.filters, config.most_chunks, log)
     return [
         Step("chunks", chunks, reading, write_chunks),
         Step("queries", queries, writing, lambda: stages.write_queries(chunks, queries, config, progress)),

@@ -7,14 +7,16 @@ shows.
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from vectune.chunking import Chunker
 from vectune.config import Config
-from vectune.dataset import RetrievalDataset, read_corpus, write_corpus
+from vectune.corpus import read_corpus, write_corpus
+from vectune.dataset import RetrievalDataset
 from vectune.documents import Skipped, read_documents
 from vectune.duplicates import Duplicates, drop_duplicate_chunks, drop_duplicates
 from vectune.embedders.factory import open_embedder
@@ -24,7 +26,7 @@ from vectune.protocols import QueryWriter
 from vectune.queries.extractive import ExtractiveWriter
 from vectune.queries.filters import filter_queries
 from vectune.queries.llm import LLMWriter
-from vectune.records import Document, Query, WrittenQuery
+from vectune.records import Chunk, Document, Query, WrittenQuery
 from vectune.runs import Json, writing
 from vectune.splits import check_contamination, split_by_document
 
@@ -53,10 +55,11 @@ def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, prog
             yield document
 
     chunker = Chunker.for_model(config.model, config.chunks)
-    cut = (chunk for document in drop_duplicates(counted(), repeated) for chunk in chunker.split(document))
+    once = drop_duplicates(counted(), repeated, config.duplicates.documents)
+    cut = (chunk for document in once for chunk in chunker.split(document))
     with writing(folder) as beside:
         beside.mkdir()
-        count["chunks"] = write_corpus(beside, drop_duplicate_chunks(cut, repeated))
+        count["chunks"] = write_corpus(beside, drop_duplicate_chunks(cut, repeated, config.duplicates.chunks))
     if not count["chunks"]:
         raise DatasetError("no document holds enough text for a chunk.", "Look at the list of skipped files.")
     if skipped:
@@ -73,23 +76,53 @@ def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, prog
 def write_queries(chunks: Path, target: Path, config: Config, progress: Progress) -> Json:
     """Write queries for the chunks in the folder ``chunks``, filter them, and put one a line into ``target``."""
     corpus = read_corpus(chunks)
+    if config.log is not None:
+        return _label_log(corpus, config.log, target, config, progress)
+    drawn = draw_chunks(corpus, config.most_chunks, config.seed)
+    if len(drawn) < len(corpus):
+        progress.warn(f"Queries are written for {len(drawn):,} of {len(corpus):,} chunks (most_chunks).")
     writer = query_writer(config, progress)
     written = []
-    with progress.task("write queries", total=len(corpus), unit="chunks") as task:
+    with progress.task("write queries", total=len(drawn), unit="chunks") as task:
         asked: set[str] = set()
-        for one in writer.write(list(corpus.values())):
+        for one in writer.write(drawn):
             written.append(one)
             fresh = set(one.chunk_ids) - asked
             asked |= fresh
             task.advance(len(fresh))
     base = open_embedder(config.model, progress=progress) if config.filters.consistency else None
     kept, filters = filter_queries(written, corpus, config.filters, base, progress)
-    with writing(target) as beside:
-        beside.write_text("".join(map(_query_line, kept)), encoding="utf-8")
+    _write_written(target, kept)
     undone = left_undone(writer)
     if undone:
         progress.warn(f"{undone} Run the same command again to go on; what was answered is kept.")
     return {"writer": writer.name, "filters": filters.to_json(), "unfinished": undone}
+
+
+def draw_chunks(corpus: Mapping[str, Chunk], most: int, seed: int) -> list[Chunk]:
+    """The chunks that queries are written for, in the corpus's order: ``most`` of them at random; all where it is 0."""
+    if not most or len(corpus) <= most:
+        return list(corpus.values())
+    places = sorted(random.Random(seed).sample(range(len(corpus)), most))
+    ids = list(corpus)
+    return [corpus[ids[place]] for place in places]
+
+
+def _label_log(corpus: Mapping[str, Chunk], log: str, target: Path, config: Config, progress: Progress) -> Json:
+    """Label the queries of a log, and put those that got a label into ``target``."""
+    from vectune.formats import read_queries
+    from vectune.training.teacher import dataset_of_log
+
+    base = open_embedder(config.model, progress=progress)
+    dataset = dataset_of_log(corpus, read_queries(log), base, config.teacher, progress)
+    labelled = dataset.qrels["train"].items()
+    _write_written(target, [WrittenQuery(dataset.queries[query], tuple(chunks)) for query, chunks in labelled])
+    return {"writer": "log", **dataset.info}
+
+
+def _write_written(target: Path, written: Sequence[WrittenQuery]) -> None:
+    with writing(target) as beside:
+        beside.write_text("".join(map(_query_line, written)), encoding="utf-8")
 
 
 def left_undone(writer: QueryWriter) -> str:

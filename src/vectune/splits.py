@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.duplicates import near_duplicate_groups
@@ -18,6 +17,7 @@ from vectune.errors import ContaminationError, DatasetError
 from vectune.records import Chunk
 
 MIN_DOCUMENTS = 8  # where fewer documents than this hold positives, documents are cut into sections
+MOST_KNOWN = 4  # corpora whose near-duplicates are remembered
 MAX_SECTIONS = 3  # of one side: several show more of a document, each costs two gaps
 
 
@@ -363,14 +363,22 @@ def near_duplicates(chunks: Mapping[str, Chunk], threshold: float) -> list[list[
     """Groups of ids of chunks with nearly the same text (two and more a group); titles do not count."""
     if threshold >= 1 or len(chunks) < 2:
         return []
-    ids = list(chunks)
-    groups = _groups(tuple(chunks[key].text for key in ids), threshold)
-    return [[ids[index] for index in group] for group in groups]
+    # Dividing, the pool and the check all ask for the same corpus. A digest is kept of it, and not its texts.
+    digest = hashlib.blake2b(repr(threshold).encode())
+    for key, chunk in chunks.items():
+        digest.update(f"{key}\x1f{chunk.text}\x1e".encode("utf-8", "surrogatepass"))
+    found = _KNOWN_GROUPS.get(digest.digest())
+    if found is None:
+        ids = list(chunks)
+        groups = near_duplicate_groups((chunk.text for chunk in chunks.values()), threshold)
+        found = [[ids[index] for index in group] for group in groups]
+        while len(_KNOWN_GROUPS) >= MOST_KNOWN:
+            _KNOWN_GROUPS.pop(next(iter(_KNOWN_GROUPS)), None)
+        _KNOWN_GROUPS[digest.digest()] = found
+    return found
 
 
-@lru_cache(maxsize=4)  # dividing, the pool and the check all ask for the same corpus
-def _groups(texts: tuple[str, ...], threshold: float) -> list[list[int]]:
-    return near_duplicate_groups(texts, threshold)
+_KNOWN_GROUPS: dict[bytes, list[list[str]]] = {}  # the digest of a corpus → its groups, the latest last
 
 
 class _Joined:

@@ -27,6 +27,13 @@ def prepare(
         Path | None, typer.Option(help="Your users' queries, one a line: the LLM writes in their manner.")
     ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Use the Batch API: half the price, slower.")] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            help="Queries that people typed, one a line (or a CSV with a column query): they become the queries, each "
+            "labelled with the chunk that BM25 and the model agree on. No other queries are written."
+        ),
+    ] = None,
     ignore_labels: Annotated[
         bool, typer.Option("--ignore-labels", help="PATH is a dataset folder: keep its chunks, forget its queries.")
     ] = False,
@@ -47,6 +54,7 @@ def prepare(
         "llm": llm,
         "seed": seed,
         "documents.strict": strict,
+        "log": log and str(log),
         "ignore_labels": ignore_labels,
         "allow_contamination": allow_contamination,
         "llm_queries.budget": budget,

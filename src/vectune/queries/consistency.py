@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _BLOCK = 128  # queries scored at once
 _SAME_CONTENT = 0.85  # cosine of two chunks from which on they are taken to say the same
 _AS_GOOD = 0.9  # share of the own chunk's score, lexical and dense, that a further positive must reach
+_COMPARED = 20_000  # chunks that a query is ranked against; drawn where a corpus has more, for each is embedded
 _WITHOUT_VECTORS = 0.6  # share of common words that stands for the cosine where there is no embedder
 
 
@@ -50,12 +52,13 @@ def consistent(
 ) -> Iterator[Judgment]:
     """A judgment for each query, in order.
 
-    Scores are the sum of the z-scores of BM25 and of the cosine over the corpus; BM25 alone without an embedder.
+    Scores are the sum of the z-scores of BM25 and of the cosine over the corpus; BM25 alone without an embedder. Of a
+    large corpus, only the queries' own chunks and as many others as make 20,000 are looked at.
     """
     options = options or ConsistencyOptions()
-    ids = list(corpus)
+    ids = _compared(written, corpus)
     place = {chunk: index for index, chunk in enumerate(ids)}
-    texts = [chunk.content for chunk in corpus.values()]
+    texts = [corpus[chunk].content for chunk in ids]
     bm25 = BM25(texts, _main_language(texts))
     vectors = embedder.embed_documents(texts) if embedder is not None else None
     with progress.task("check queries", len(written), "queries") as task:
@@ -69,6 +72,16 @@ def consistent(
                 scores = _Scores(lexical[row], dense[row] if dense is not None else None, vectors, texts)
                 yield _judge(own, scores, ids, options)
             task.advance(len(block))
+
+
+def _compared(written: Sequence[WrittenQuery], corpus: Mapping[str, Chunk]) -> list[str]:
+    """Ids of the chunks to rank, in the corpus's order: all, or the queries' own and a draw of the others."""
+    if len(corpus) <= _COMPARED:
+        return list(corpus)
+    chosen = {chunk for one in written for chunk in one.chunk_ids if chunk in corpus}
+    others = [chunk for chunk in corpus if chunk not in chosen]
+    chosen.update(random.Random(0).sample(others, max(0, min(_COMPARED - len(chosen), len(others)))))
+    return [chunk for chunk in corpus if chunk in chosen]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""Lines of a dataset's files: numbered for error messages, with the byte where each begins."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from vectune.errors import DatasetError
+from vectune.runs import Json
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, int, str]]:
+    """Number from 1, first byte, and text of each line; whatever keeps the file from being read is a DatasetError."""
+    start = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, start, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                start += len(line)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path}: the file is missing.", "A dataset folder holds corpus.jsonl, queries.jsonl and qrels/."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {start + error.start}).", path=path) from None
+    except OSError as error:
+        raise DatasetError(f"cannot be read ({error.strerror}).", path=path) from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, int, Json]]:
+    """Number, first byte and object of each line that is not empty.
+
+    Raises:
+        DatasetError: a line is no JSON object.
+    """
+    for number, start, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"is not valid JSON ({error}).", path=path, line=number) from None
+        if not isinstance(record, dict):
+            raise DatasetError("is not a JSON object.", path=path, line=number)
+        yield number, start, record
+
+
+def json_records(path: Path, starts: array[int] | None = None) -> Iterator[Json]:
+    """The objects of a JSONL file, each with a unique string ``_id`` and a string ``text``.
+
+    Args:
+        path: the file.
+        starts: where each object's line begins, in bytes, is appended.
+    """
+    seen: dict[str, int] = {}
+    for number, start, record in json_lines(path):
+        key, text = record.get("_id"), record.get("text")
+        if not isinstance(key, str | int) or key == "":
+            raise DatasetError("has no '_id'.", path=path, line=number)
+        if not isinstance(text, str):
+            raise DatasetError(f"'text' of '{key}' is not a string.", path=path, line=number)
+        record["_id"] = str(key)
+        if record["_id"] in seen:
+            first = seen[record["_id"]]
+            raise DatasetError(
+                f"the id '{key}' is already on line {first}; ids must be unique.", path=path, line=number
+            )
+        seen[record["_id"]] = number
+        if starts is not None:
+            starts.append(start)
+        yield record
+
+
+def tsv_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
+    """Rows with at least this many columns, the header among them."""
+    for number, _, line in numbered_lines(path):
+        row = line.rstrip("\r\n").split("\t")
+        if row == [""]:
+            continue
+        if len(row) < columns:
+            raise DatasetError(f"has {len(row)} columns, expected {columns}.", path=path, line=number)
+        yield number, row
