@@ -15,6 +15,7 @@ from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError, EndpointError, InputError, ModelError, UsageError
 from vectune.evaluation import EvaluateOptions, evaluate
 from vectune.metrics import mean
+from vectune.rankers import Binary
 from vectune.testing import OpenAIServer
 
 QUICK = EvaluateOptions(timed_queries=0, cache=False)
@@ -252,3 +253,21 @@ def test_csv_and_markdown(board: Board) -> None:
     assert "| bm25 |" in table and "**" in table
     odd = replace(board, rows=(replace(board.rows[0], name="a|b<script>"),)).to_markdown()
     assert "a\\|b&lt;script>" in odd
+
+
+@pytest.mark.parametrize("dim", [3, 64, 100])
+def test_bits_that_differ_are_counted_for_the_shortlist(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(dim)
+    corpus, queries = rng.normal(size=(300, dim)).astype(np.float32), rng.normal(size=(4, dim)).astype(np.float32)
+    ties = rng.permutation(300)
+    index = Binary(corpus, ties)
+    assert len(index) == 300 and index.index_bytes == 300 * -(-dim // 8)
+    assert np.allclose(index[:] * np.sqrt(dim), np.where(corpus > 0, 1, -1))
+    ranked = index.rank([""] * 4, queries, 10)
+    for query, (chunks, _) in zip(queries, ranked, strict=True):
+        differ = ((corpus > 0) != (query > 0)).sum(axis=1)
+        short = np.lexsort((ties, differ))[:40]
+        scores = (np.where(corpus[short] > 0, 1, -1) @ query.astype(np.float64)).astype(np.float32)
+        assert chunks.tolist() == short[np.lexsort((ties[short], -scores.round(4)))][:10].tolist()
+    monkeypatch.delattr(np, "bitwise_count", raising=False)  # as in NumPy 1
+    assert [chunks.tolist() for chunks, _ in index.rank([""] * 4, queries, 10)] == [c.tolist() for c, _ in ranked]

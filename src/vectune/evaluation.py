@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
 
 FEW_DOCUMENTS = 10
+INT8_NOTE = "int8 rows are timed with codes turned into floats for each search; a store's int8 kernels are faster."
 
 Model: TypeAlias = "str | Embedder | tuple[Callable[..., Any], Callable[..., Any]]"
 
@@ -213,6 +214,8 @@ class _Evaluation:
         if encoder is None:
             return Lexical(self.encoded.bm25, ties), {"language": self.encoded.language}
         corpus = self._shaped(name, encoder.corpus)
+        if name.quantization == "int8":
+            self.notes.append(INT8_NOTE)
         makers: dict[str, type[Dense | Int8 | Binary]] = {"": Dense, "int8": Int8, "binary": Binary}
         if not name.hybrid:
             return makers[name.quantization](corpus, ties), {}

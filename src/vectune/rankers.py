@@ -139,7 +139,10 @@ class Dense:
 
 
 class Int8:
-    """Each dimension in 256 steps between its lowest and highest value in the corpus; queries stay float32."""
+    """Each dimension in 256 steps between its lowest and highest value in the corpus; queries stay float32.
+
+    Codes become floats block by block while they are searched, which a store's int8 kernels need not do.
+    """
 
     def __init__(self, corpus: Floats, ties: Ints) -> None:
         self.ties = ties
@@ -168,37 +171,63 @@ class Int8:
 
 
 class Binary:
-    """One bit a dimension. Bits shortlist ``RESCORED`` times k; the query's floats against the bits give the order."""
+    """One bit a dimension. The bits that differ shortlist ``RESCORED`` times k chunks, counted in machine words; the
+    query's floats against the bits give the order.
+    """
 
     def __init__(self, corpus: Floats, ties: Ints) -> None:
         self.ties, self.dim = ties, corpus.shape[1]
-        self.codes = np.packbits(corpus > 0, axis=1)
+        self.words = self._packed(corpus)
 
     @property
     def index_bytes(self) -> int:
-        return int(self.codes.nbytes)
+        return len(self) * -(-self.dim // 8)  # without what fills up the last word
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return int(self.words.shape[1])
 
     def __getitem__(self, part: slice | Ints) -> Floats:
-        bits = np.unpackbits(self.codes[part], axis=-1, count=self.dim).astype(np.float32)
+        codes = np.ascontiguousarray(self.words[:, part].T).view(np.uint8)
+        bits = np.unpackbits(codes, axis=-1, count=self.dim).astype(np.float32)
         return (2 * bits - 1) / np.float32(np.sqrt(self.dim))
 
     def rank(
         self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
     ) -> Ranked:
         queries = _given(vectors)
-        signs = np.where(queries > 0, 1, -1).astype(np.float32) / np.float32(np.sqrt(self.dim))
-        short, _ = top_k(signs, self, k * RESCORED, self.ties)
         found = []
-        for query, candidates in zip(queries, short, strict=True):
+        for query, code in zip(queries, self._packed(queries).T, strict=True):
+            candidates = top_of_scores(-self._distances(code), k * RESCORED, self.ties)
             scores = np.einsum("ij,j->i", self[candidates].astype(np.float64), query).astype(np.float32)
             best = top_of_scores(scores, k, self.ties[candidates])
             found.append((candidates[best], scores[best]))
             if advance is not None:
                 advance(1)
         return found
+
+    def _packed(self, vectors: Floats) -> NDArray[np.uint64]:
+        """Which dimensions are positive, 64 to a word, of shape (words, n): one pass over each word of all chunks."""
+        codes = np.packbits(np.asarray(vectors) > 0, axis=1)
+        padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8)))
+        return np.ascontiguousarray(padded.view(np.uint64).T)
+
+    def _distances(self, code: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """How many bits of each chunk differ from the code's."""
+        found = np.zeros(len(self), dtype=np.int32)
+        for words, word in zip(self.words, code, strict=True):
+            found += _ones(words ^ word)
+        return found
+
+
+_ONES_OF_BYTE = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
+
+
+def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """How many bits of each word are set; NumPy counts them itself from version 2 on."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words)
+    counts: NDArray[np.uint8] = _ONES_OF_BYTE[words.view(np.uint8)].reshape(len(words), 8).sum(axis=1, dtype=np.uint8)
+    return counts
 
 
 class Hybrid:
