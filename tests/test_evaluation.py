@@ -82,9 +82,8 @@ def test_costs(board: Board) -> None:
 
 def test_ties_are_broken_alike_in_every_row() -> None:
     data = dataset()
-    for key in ("d02c1", "d02c3"):  # the same text twice, under other ids
-        twin = replace(data.corpus[key], id=f"z{key}")
-        data.corpus[twin.id] = twin
+    twins = [replace(data.corpus[key], id=f"z{key}") for key in ("d02c1", "d02c3")]  # the same text, under other ids
+    data = replace(data, corpus={**data.corpus, **{twin.id: twin for twin in twins}})
     board = evaluate(data, ["bm25", WordEmbedder()], options=QUICK)
     for row in board.rows:
         assert any(

@@ -176,7 +176,7 @@ class Binary:
     """
 
     def __init__(self, corpus: Floats, ties: Ints) -> None:
-        self.ties, self.dim = ties, corpus.shape[1]
+        self.ties, self.dim = ties, int(corpus.shape[1])
         self.words = self._packed(corpus)
 
     @property
