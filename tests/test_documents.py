@@ -11,6 +11,7 @@ import pytest
 from pdfs import make_pdf
 from vectune.documents import DocumentOptions, Skipped, decode, read_documents
 from vectune.errors import DocumentError
+from vectune.extraction import _marked_pages
 from vectune.progress import SILENT
 from vectune.records import Document
 
@@ -207,3 +208,19 @@ def test_utf16_with_a_mark_is_read() -> None:
 def test_importing_documents_does_not_import_kreuzberg() -> None:
     code = "import sys, vectune.documents; sys.exit('kreuzberg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_data_under_the_name_of_a_document_is_not_text(tmp_path: Path) -> None:
+    noise = bytes(range(128, 256)) * 8
+    write(
+        tmp_path, a_dot_html=noise, b_dot_docx=b"PK\x03\x04" + noise, c_dot_epub=noise, d_dot_html="<p>The car. \u00e9"
+    )
+    documents, skipped = read(tmp_path)
+    assert [document.source for document in documents] == ["d.html"]
+    assert [one.source for one in skipped] == ["a.html", "b.docx", "c.epub"]
+    assert skipped[0].reason == "not text: most likely binary data"
+    assert skipped[1].reason == skipped[2].reason == "damaged or truncated file"
+
+
+def test_pages_that_were_read_by_ocr_are_told_apart() -> None:
+    assert _marked_pages("1\fthe car\n\f2\f\f3\fthe 3 seas") == ["the car\n", "", "the 3 seas"]

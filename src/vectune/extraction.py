@@ -20,13 +20,18 @@ from vectune.pages import join_pages
 
 LENGTH = struct.Struct(">Q")
 PAGED = ("application/pdf",)
+MOST_UNREADABLE = 0.05  # of a text's characters; a few come from a wrong encoding, many are no text at all
 NO_TEXT = "no text in it (a scan?); OCR needs tesseract"
 _HTML_HEAD = re.compile(r"\A---\n(?:[\w:.-]+: [^\n]*\n)*\n*(?:## title: [^\n]*\n+|---\n+)")  # kreuzberg puts it on top
+_MARK = "\f{page_num}\f"  # in front of each page
+_MARKED = re.compile(r"(?:\A|\f)\d+\f")  # kreuzberg strips the text, and the first mark with it
 _FAILURES = (  # what kreuzberg says → what a person can act on
     ("password", "encrypted: it needs a password"),
     ("encrypt", "encrypted: it needs a password"),
     ("formaterror", "damaged or truncated PDF"),
     ("invalid pdf", "damaged or truncated PDF"),
+    ("zip archive", "damaged or truncated file"),
+    ("decode image", "damaged or truncated picture"),
     ("unsupported", "a format that cannot be read"),
     ("mime type", "a format that cannot be read"),
     ("missingdependency", "a helper program is missing"),
@@ -70,9 +75,11 @@ def extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
             found = _extract(path, source, True)
     except (KreuzbergError, OSError, ValueError, RuntimeError) as error:
         return {"reason": reason(error)}
+    if found["text"].count("\ufffd") > MOST_UNREADABLE * len(found["text"]):
+        return {"reason": "not text: most likely binary data"}
     if _has_text(found["text"]):
         return found
-    return {"reason": NO_TEXT if path.lower().endswith(".pdf") else "no text in it"}
+    return {"reason": NO_TEXT if path.lower().endswith(".pdf") and not can_ocr else "no text in it"}
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
@@ -86,13 +93,18 @@ def _extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
     metadata = dict(result.metadata or {})
     given = str(metadata.get("title") or metadata.get("subject") or "")
     if result.pages and result.mime_type in PAGED:
-        made = join_pages([page["content"] for page in result.pages])
+        made = join_pages(_marked_pages(result.content) if ocr else [page["content"] for page in result.pages])
         given = str(metadata.get("title") or "")
         title = choose_title(given, made.headings, source, trust_headings=False)
         return _answer(made.text, title, made.pages, made.headings)
     text = _HTML_HEAD.sub("", result.content, count=1) if result.mime_type == "text/html" else result.content
     headings = markdown_headings(text)
     return _answer(text, choose_title(given, headings, source), (), headings)
+
+
+def _marked_pages(text: str) -> list[str]:
+    """The pages of a text with marks: pages that were read by OCR are empty in kreuzberg's list of pages."""
+    return _MARKED.split(text)[1:]
 
 
 def _answer(text: str, title: str, pages: Any, headings: Any) -> dict[str, Any]:
@@ -106,7 +118,7 @@ def _config(paged: bool, ocr: bool) -> Any:
     return ExtractionConfig(
         use_cache=False,  # it would leave files in the user's folders
         output_format="plain" if paged else "markdown",  # Markdown of a PDF is four times slower and mixes lines up
-        pages=PageConfig(extract_pages=True) if paged else None,
+        pages=PageConfig(extract_pages=True, insert_page_markers=ocr, marker_format=_MARK) if paged else None,
         ocr=OcrConfig(backend="tesseract") if ocr else None,
         concurrency=ConcurrencyConfig(max_threads=1),  # the processes are the parallelism
         tree_sitter=TreeSitterConfig(enabled=False),  # it would download grammars
@@ -123,7 +135,7 @@ def reason(error: BaseException) -> str:
     for mark, meaning in _FAILURES:
         if mark in said.lower():
             return meaning
-    return " ".join(said.split())[:200]
+    return " ".join((str(error) or said).split())[:200]
 
 
 def limit_memory(gib: float) -> None:
