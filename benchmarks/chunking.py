@@ -4,11 +4,12 @@
 
 DATA holds ``chunking_eval/original`` and ``legalbenchrag/original``: documents, and questions with gold character
 spans. PYTHON has llama-index-core and chonkie (they need not be installed beside vectune); without it only vectune's
-chunkers run (measured with llama-index-core 0.14.25 and chonkie 1.7.0). Each chunker cuts every document into chunks of at most SIZE tokens of all-MiniLM-L6-v2, special tokens
-included; all chunks of a set are embedded and ranked by cosine for each question. Retrieved text is taken from the
-best chunk on until BUDGET tokens are full; the chunk that crosses the budget is cut there, so that nobody gains by
-large or small chunks. Recall is the share of the gold characters in that text, precision the share of that text's
-characters that is gold; both are means over questions. Text retrieved twice (overlap) costs twice and counts once.
+chunkers run (measured with llama-index-core 0.14.25 and chonkie 1.7.0). Each chunker cuts every document into chunks of
+at most SIZE tokens of all-MiniLM-L6-v2, special tokens included; all chunks of a set are embedded and ranked by cosine
+for each question. Retrieved text is taken from the best chunk on until BUDGET tokens are full; the chunk that crosses
+the budget is cut there, so that nobody gains by large or small chunks. Recall is the share of the gold characters in
+that text, precision the share of that text's characters that is gold; both are means over questions. Text retrieved
+twice (overlap) costs twice and counts once.
 """
 
 from __future__ import annotations
