@@ -57,7 +57,7 @@ TRAINER = (("negatives", 3), ("epochs", 1), ("dev", False))
 TRAINER_BEST = (("negatives", 1), ("epochs", 3), ("dev", True))
 TOOLS = {
     "base": Tool("untuned base", seeded=False),
-    "llama-model": Tool("LlamaIndex SentenceTransformersFinetuneEngine", "llama_model", whole=True),
+    "llama-model": Tool("LlamaIndex SentenceTransformersFinetuneEngine", "llama_model", (("dev", True),), whole=True),
     "full": Tool("vectune full", settings=(("method", "full"),), whole=True),
     "trainer": Tool("sentence-transformers trainer, 1 epoch", "trainer", TRAINER, whole=True),
     "lora": Tool("vectune lora", settings=(("method", "lora"),), whole=True),
@@ -69,6 +69,9 @@ TOOLS = {
     "adapter": Tool("vectune adapter", settings=(("method", "adapter"),)),
     "query": Tool("vectune query", settings=(("method", "query"),)),
     "keep-index": Tool("vectune auto, index kept", settings=(("method", "auto"), ("keep_index", True))),
+    "llama-model-no-val": Tool(
+        "LlamaIndex SentenceTransformersFinetuneEngine, val_dataset=None", "llama_model", (("dev", False),), False, True
+    ),
     "unlabelled": Tool("vectune blend, no labels", settings=(("method", "blend"),), seeded=False),
 }
 
@@ -112,6 +115,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 def run(given: argparse.Namespace) -> None:
     """Every job that has no JSON yet, ours and theirs in turn."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that no training is left behind
     given.out = given.out.resolve()
     (given.out / "jobs").mkdir(parents=True, exist_ok=True)
     peers = given.peers_python
@@ -165,8 +169,9 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     folder.mkdir(parents=True)
     settings = dict(tool.settings)
     others = [] if given.no_others or job.seed != int(given.seeds[0]) else [s for s in given.sets if s != job.set]
-    spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()), "peer": tool.peer,
-            "pairs": str(given.out / "pairs" / f"{job.set}.json"), "out": str(folder / "model"),
+    spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()),
+            "peer": tool.peer, "whole": tool.whole, "out": str(folder / "model"),
+            "pairs": str(given.out / "pairs" / f"{job.set}.json"),
             "report": str(folder / "train.json"), "scores": str(folder / "scores.json"), "others": others}  # fmt: skip
     ours = [sys.executable, str(HERE / "results_job.py")]
     pairs = _call([*ours, "pairs", _write(folder, spec)], folder / "pairs.log", 600)

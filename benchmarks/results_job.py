@@ -77,7 +77,7 @@ def score(spec: Json) -> None:
     options = EvaluateOptions(measures=MEASURES, timed_queries=0)
     model, data = opened(spec), Path(spec["data"])
     names = {"test": model, "hybrid": f"hybrid:{model}"}
-    if spec["tool"] in ("base", "full", "matryoshka", "trainer", "trainer-best", "llama-model", "lora"):
+    if spec["tool"] == "base" or spec["whole"]:
         names["test@128"] = f"{model}@128"
     if spec["tool"] == "base":
         names["bm25"] = "bm25"

@@ -59,8 +59,8 @@ def page(results: Results) -> str:
         environment(results),
         "## Quality",
         "Test nDCG@10, scored by vectune's evaluation for everybody. Ours train on the train queries and choose on "
-        "dev; peers without a use for dev train on both. `vectune blend, no labels` sees no query at all. squad is "
-        "cut to 2,000 train queries for everybody.",
+        "dev, and so do peers that can; those without a use for dev train on both. `vectune blend, no labels` sees no "
+        "query at all. squad is cut to 2,000 train queries for everybody.",
         quality(results, score("test"), score("bm25")),
         "### hit@5",
         quality(results, score("test", "hit@5"), score("bm25", "hit@5")),

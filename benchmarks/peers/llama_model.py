@@ -1,4 +1,7 @@
-"""LlamaIndex's SentenceTransformersFinetuneEngine at its defaults: batch 10, 2 epochs. Argument: job.json."""
+"""LlamaIndex's SentenceTransformersFinetuneEngine at its defaults: batch 10, 2 epochs. Argument: job.json.
+
+With ``dev`` in the job as in its notebook: dev is the ``val_dataset`` and the best state is kept.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,23 @@ with open(sys.argv[1], encoding="utf-8") as file:
 torch.manual_seed(job["seed"])
 with open(job["pairs"], encoding="utf-8") as file:
     pairs = json.load(file)
-dataset = EmbeddingQAFinetuneDataset(**{key: pairs[key] for key in ("queries", "corpus", "relevant_docs")})
-engine = SentenceTransformersFinetuneEngine(dataset, model_id=job["model"], model_output_path=job["out"])
+
+
+def dataset(queries: list[str]) -> EmbeddingQAFinetuneDataset:
+    return EmbeddingQAFinetuneDataset(
+        queries={query: pairs["queries"][query] for query in queries},
+        corpus=pairs["corpus"],
+        relevant_docs={query: pairs["relevant_docs"][query] for query in queries},
+    )
+
+
+dev = pairs["dev"] if job["dev"] else []
+engine = SentenceTransformersFinetuneEngine(
+    dataset([query for query in pairs["queries"] if query not in dev]),
+    model_id=job["model"],
+    model_output_path=job["out"],
+    val_dataset=dataset(dev) if dev else None,
+)
 loaded = time.perf_counter()
 engine.finetune()
 stages = {"load": loaded - started, "train": time.perf_counter() - loaded}
