@@ -207,7 +207,7 @@ def stages(results: Results) -> str:
 def failures(results: Results) -> str:
     """What failed or took too long, with the message."""
     lines = [
-        f"- {TOOLS[job['tool']].title}, {job['set']}, seed {job['seed']}: {job['state']}: `{job.get('message', '')}`"
+        f"- {TOOLS[job['tool']].title}, {job['set']}, seed {job['seed']}: {job['state']}: {job.get('message', '')}"
         for job in results.jobs
         if job["state"] != "ok"
     ]
