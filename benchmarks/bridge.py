@@ -42,7 +42,7 @@ def quality(data: Path, tuned: Path, name: str, shares: list[float], seeds: list
                 out = Path(folder) / "out"
                 found = build_bridge(old, new, dataset, out, seed, BridgeOptions(sample=share))
             bridged = float(ndcg_at_10(found.query.apply(asked) @ stored.T, positives).mean())
-            moved = float(ndcg_at_10(asked @ found.document.apply(stored).T, positives).mean())
+            moved = float(ndcg_at_10(found.moved.apply(asked) @ found.document.apply(stored).T, positives).mean())
             kept = [100 * (value - before) / (after - before) for value in (bridged, moved)]
             print(
                 f"| {name} | {len(contents)} | {share:.0%} ({found.sampled}) | {seed} | {before:.4f} | {after:.4f} | "

@@ -15,6 +15,7 @@ from vectune.adapters import (
     AdaptedEmbedder,
     Adapter,
     StoredAdapter,
+    composed,
     identity,
     import_llama_index,
     load_adapter,
@@ -187,3 +188,27 @@ def test_llama_index_files_that_hold_more_than_weights_are_refused(tmp_path: Pat
     torch.save({"other": torch.ones(1)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="only LlamaIndex's LinearLayer"):
         import_llama_index(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["identity", "linear", "mlp"])
+def test_an_adapter_behind_a_matrix_is_one_adapter(kind: str) -> None:
+    before, x = random(6, 4, seed=1), random(5, 4, seed=2)
+    parts = {
+        "identity": identity(6),
+        "linear": Adapter("linear", 6, 6, skip=random(6, 6, seed=3)),
+        "mlp": Adapter("mlp", 6, 6, down=random(3, 6), down_bias=random(3), up=random(6, 3, seed=4), activation="relu"),
+    }
+    whole = composed(parts[kind], before)
+    assert (whole.dim_in, whole.dim_out) == (4, 6)
+    np.testing.assert_allclose(whole.apply(x), parts[kind].apply(x @ before.T), atol=1e-5)
+
+
+def test_blocks_of_a_memory_map_are_mapped_like_single_vectors(tmp_path: Path) -> None:
+    stored = np.lib.format.open_memmap(tmp_path / "v.npy", "w+", np.float16, (5000, 6))  # more than a block
+    stored[:] = random(5000, 6)
+    adapter = Adapter("mlp", 6, 6, None, random(6), random(3, 6), random(3), random(6, 3), "relu")
+    before = stored[-1].copy()
+    mapped = adapter.apply(stored)
+    np.testing.assert_allclose(mapped[-1], adapter.apply(stored[-1]), atol=1e-5)
+    np.testing.assert_array_equal(stored[-1], before)
+    assert np.abs(np.linalg.norm(mapped, axis=1) - 1).max() < 1e-5

@@ -8,7 +8,7 @@ import pytest
 
 from spaces import TableEmbedder, turned_space, unit
 from vectune.adapters import load_adapter, open_artifact
-from vectune.bridge import BridgeOptions, build_bridge
+from vectune.bridge import MOVED, BridgeOptions, build_bridge, pieces_of
 from vectune.errors import DatasetError, FingerprintError
 from vectune.training.problem import Positives, judged_rows, ndcg_at_10
 
@@ -36,7 +36,9 @@ def test_new_queries_find_what_they_are_to_find(dim: int, share: float, tmp_path
     stored, all_new = old.embed_documents(contents), new.embed_documents(contents)
     truth = ndcg_at_10(queries @ all_new.T, positives).mean()
     assert ndcg_at_10(found.query.apply(queries) @ stored.T, positives).mean() > share * truth
-    assert ndcg_at_10(queries @ found.document.apply(stored).T, positives).mean() > 0.85 * truth
+    moved_index = found.document.apply(stored)
+    assert ndcg_at_10(found.moved.apply(queries) @ moved_index.T, positives).mean() > 0.85 * truth
+    assert (found.moved.dim_in, found.moved.dim_out) == (dim, dim)
     assert found.query.dim_out == old.dim and found.document.dim_out == dim
     if dim != old.dim:
         assert any("has not been measured" in note for note in found.notes)
@@ -61,6 +63,8 @@ def test_its_folder_serves_new_queries_on_the_old_index(tmp_path: Path) -> None:
     np.testing.assert_array_equal(served.embed_documents([text]), old.embed_documents([text]))
     stored = load_adapter(tmp_path / "out").document
     assert stored is not None and stored.fingerprint == found.document.fingerprint
+    beside = load_adapter(tmp_path / "out" / MOVED)
+    assert beside.adapter.fingerprint == found.moved.fingerprint and beside.document is not None
     with pytest.raises(FingerprintError):
         open_artifact(tmp_path / "out", lambda name: moved(old, 24, seed=9) if name == "new-24" else old)
 
@@ -87,3 +91,39 @@ def test_a_corpus_of_a_few_chunks_is_refused(tmp_path: Path) -> None:
     dataset, old = turned_space(documents=3, chunks=3)
     with pytest.raises(DatasetError, match="9 chunks are too few"):
         build_bridge(old, moved(old, 16), dataset, tmp_path / "out")
+
+
+def test_pieces_are_sentences_and_windows_but_never_the_text_itself() -> None:
+    text = "Press the red key twice. Then hold it for ten seconds.\nNo."
+    assert pieces_of(text) == ["Press the red key twice.", "Then hold it for ten seconds."]
+    words = [f"word{i}" for i in range(100)]
+    windows = pieces_of(" ".join(words))
+    assert windows[0] == " ".join(words[:40]) and windows[-1] == " ".join(words[90:]) and len(windows) == 4
+    assert pieces_of("three short words") == [] == pieces_of("")
+
+
+def test_pieces_teach_what_a_small_sample_cannot(tmp_path: Path) -> None:
+    """Chunks of two sentences, whose vectors are the sentences' sum: the sample's sentences double what is known."""
+    rng = np.random.default_rng(0)
+    dataset, _ = turned_space(documents=40, chunks=2)
+    old_table, image = {}, np.eye(48) + rng.normal(size=(48, 48)) / 48**0.5
+    renamed = {}
+    for key, chunk in dataset.corpus.items():
+        first, second = (f"{chunk.content} says thing {part}." for part in "ab")
+        a, b = rng.normal(size=(2, 48))
+        old_table |= {first: unit(a), second: unit(b), f"{first} {second}": unit(a + b)}
+        renamed[key] = replace(chunk, text=f"{first} {second}")
+    for query, judged in [*dataset.qrels["train"].items(), *dataset.qrels["test"].items()]:
+        content = renamed[next(iter(judged))].content
+        old_table[dataset.queries[query].text] = unit(old_table[content] + 0.3 * rng.normal(size=48) / 48**0.5)
+    dataset = replace(dataset, corpus=renamed)
+    old = TableEmbedder("table", old_table)
+    new = TableEmbedder("new", {text: unit(image @ vector) for text, vector in old_table.items()})
+    contents = [chunk.content for chunk in renamed.values()]
+    stored, fresh = old.embed_documents(contents), new.embed_documents(contents)
+    faithful = [
+        float((found.document.apply(stored) * fresh).sum(axis=1).mean())
+        for pieces in (0, 2000)
+        for found in [build_bridge(old, new, dataset, tmp_path / str(pieces), 0, BridgeOptions(0.5, pieces=pieces))]
+    ]
+    assert faithful[1] > faithful[0] + 0.03

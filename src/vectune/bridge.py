@@ -2,13 +2,19 @@
 
 Two maps are learnt from a sample of chunks that both models embed. W moves stored vectors into the new space without
 the model: ridge regression pulled to the identity (or, between spaces of different dimension, to nothing), of full or
-of low rank, whichever is better on chunks it did not see. The second map brings new queries to the old vectors. It is
-fitted to what W makes of the stored vectors, all of them, which costs no embedding: its scores on old vectors shall be
-the new queries' scores on moved ones. Queries do not help W: on a tuned model their vectors move in another way.
+of low rank, whichever is better on chunks it did not see. Sentences and windows of the sampled chunks are further pairs
+of vectors for it, at less weight: with 10 % of a thousand chunks they are most of what is known. The second map brings
+new queries to the old vectors. It starts from what W makes of all the stored vectors, which costs no embedding: its
+scores on old vectors shall be the new queries' scores on moved ones. Queries do not help W: on a tuned model their
+vectors move in another way.
+
+Judged queries then say what regression cannot: the adapter ladder (closed form, low rank, linear or residual MLP, by
+held-out queries) climbs over the mapped queries against old vectors, and once more against moved ones.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,15 +23,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectune import __version__
-from vectune.adapters import Adapter, Kind, StoredAdapter, save_adapter
+from vectune.adapters import Adapter, Kind, StoredAdapter, composed, save_adapter
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.splits import with_dev
-from vectune.training.adapter import FEW
-from vectune.training.problem import Positives, judged_rows, ndcg_at_10, trained_queries
+from vectune.training.adapter import FEW, Climbed, LadderOptions, Starts, climb, fit_all
+from vectune.training.problem import Positives, judged_rows, ndcg_at_10, problem_of, trained_queries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +42,10 @@ if TYPE_CHECKING:
 PULLS = (0.03, 0.1, 0.3, 1.0, 3.0)
 RANKS = (0, 64, 16)  # of the change; 0 is full rank
 FOLDS = 4  # of the sample, for pull and rank
+PIECE_WEIGHT = 0.3  # of a sentence or window beside a whole chunk
+WINDOW, STRIDE, SHORTEST = 40, 30, 4  # words of windows, and of the shortest sentence
 QUERY_PULL = 0.003  # of the second map to W's transpose; there are enough stored vectors to need little
+MOVED = "moved"  # the folder beside the bridge for an index of moved vectors: its queries' and its documents' map
 LEAST = 50  # chunks of a sample, where the corpus has them
 WEAK = 10  # chunks and queries that are named as weak
 
@@ -48,11 +57,13 @@ class BridgeOptions:
     Attributes:
         sample: share of the corpus that both models embed.
         most: chunks of the sample at most.
+        pieces: sentences and windows of sampled chunks that both models embed besides, at most; 0 takes none.
         old_vectors: stored vectors that the map of queries is fitted to, at most.
     """
 
     sample: float = 0.05
     most: int = 20_000
+    pieces: int = 2_000
     old_vectors: int = 20_000
 
 
@@ -66,6 +77,7 @@ class Bridge:
     Attributes:
         query: new queries → old space.
         document: stored old vectors → new space.
+        moved: what new queries pass through to search an index that ``document`` has moved.
         dev: nDCG@10 of the dev queries among the sampled chunks: ``old``, ``new`` (everything embedded again),
             ``bridge`` (new queries on old vectors), ``moved`` (new queries on moved vectors).
         chosen: pull and rank of the regression, and how good they were on chunks left out.
@@ -75,6 +87,7 @@ class Bridge:
 
     query: Adapter
     document: Adapter
+    moved: Adapter
     dev: dict[str, float]
     chosen: Json
     weak: Json
@@ -115,13 +128,15 @@ def build_bridge(
     check_output(out, ARTIFACT_FILE)
     started = time.perf_counter()
     ground = _Ground.of(old, new, dataset, seed, options)
-    found = replace(learn(ground, progress), seconds=time.perf_counter() - started)
+    found = replace(learn(ground, seed, progress), seconds=time.perf_counter() - started)
     for note in found.notes:
         progress.say(note)
     with writing(out) as beside:
         beside.mkdir(parents=True)
         card = {"document_base": old.name, "document_base_fingerprint": old.fingerprint}
         save_adapter(beside, StoredAdapter(found.query, found.document, new.name, new.fingerprint, card))
+        (beside / MOVED).mkdir()
+        save_adapter(beside / MOVED, StoredAdapter(found.moved, found.document, new.name, new.fingerprint, card))
         write_json(beside / ARTIFACT_FILE, _marker(found, old, new))
     return found
 
@@ -151,6 +166,8 @@ class _Ground:
         dataset: cut down to the chunks in use, with dev where it could be cut.
         old: (m, d_old) vectors of its chunks.
         sample: rows of the chunks that both models embedded; ``new`` (s, d_new) are the new model's.
+        piece_of: the sampled chunk (as a place in ``sample``) that each piece is cut from; ``old_pieces``,
+            ``new_pieces`` are its vectors.
         old_queries, new_queries: of ``trained_queries(dataset)``.
         dev: rows of the dev queries whose positives are all sampled.
     """
@@ -159,6 +176,9 @@ class _Ground:
     old: Vectors
     sample: Rows
     new: Vectors
+    piece_of: Rows
+    old_pieces: Vectors
+    new_pieces: Vectors
     old_queries: Vectors
     new_queries: Vectors
     dev: Rows
@@ -188,15 +208,28 @@ class _Ground:
             for i, (key, grades) in enumerate(judged.items())
             if key in small.qrels.get("dev", {}) and grades.keys() <= sampled
         ]
+        cut = [(place, text) for place, row in enumerate(sample) for text in pieces_of(contents[row])]
+        pieces = [cut[i] for i in np.sort(rng.permutation(len(cut))[: options.pieces])]
         return cls(
             small,
             old.embed_documents(contents),
             sample,
             new.embed_documents([contents[row] for row in sample]),
+            np.array([place for place, _ in pieces], dtype=np.int64),
+            old.embed_documents([text for _, text in pieces]),
+            new.embed_documents([text for _, text in pieces]),
             old.embed_queries(texts),
             new.embed_queries(texts),
             np.array(dev, dtype=np.int64),
         )
+
+
+def pieces_of(text: str) -> list[str]:
+    """Sentences of a text and windows of its words: what varies around it in both spaces."""
+    sentences = [part for part in re.split(r"(?<=[.!?])\s+|\n+", text) if len(part.split()) >= SHORTEST]
+    words = text.split()
+    windows = [" ".join(words[at : at + WINDOW]) for at in range(0, len(words) - SHORTEST, STRIDE)]
+    return [part for part in dict.fromkeys([*sentences, *windows]) if part != text]
 
 
 def _cut_down(dataset: RetrievalDataset, kept: set[str]) -> RetrievalDataset:
@@ -212,7 +245,7 @@ def _cut_down(dataset: RetrievalDataset, kept: set[str]) -> RetrievalDataset:
 # Learning
 
 
-def learn(ground: _Ground, progress: Progress) -> Bridge:
+def learn(ground: _Ground, seed: int, progress: Progress) -> Bridge:
     """Both maps; pull, rank and dev's figures come from fits that leave dev's chunks out, then all is fitted again."""
     rows = {key: row for row, key in enumerate(ground.dataset.corpus)}
     positives = Positives.of(judged_rows(trained_queries(ground.dataset), rows))
@@ -220,11 +253,19 @@ def learn(ground: _Ground, progress: Progress) -> Bridge:
     if not held.any() or held.all():
         held = np.arange(len(ground.sample)) % 5 == 0
     fidelity, pull, rank = _choose(ground, positives)
-    trial = _regression(ground, ~held, pull, rank)
-    final = _regression(ground, np.ones(len(held), bool), pull, rank)
+    trial = _Regression(ground, ~held).map(pull, rank)
+    final = _Regression(ground, np.ones(len(held), bool)).map(pull, rank)
+    towards_old, towards_moved = (
+        _Taught.of(ground, queries, documents, seed, progress)
+        for queries, documents in (
+            (_for_queries(ground.old, final), ground.old),
+            (np.eye(ground.new.shape[1], dtype=np.float32), _unit(ground.old @ final.T)),
+        )
+    )
     board = _Dev(ground, positives)
-    unseen = _linear("ridge", _for_queries(ground.old, trial))
-    dev = board.scores(unseen, _linear("ridge", trial))
+    unseen = towards_old.without_dev(_for_queries(ground.old, trial), ground.old)
+    unseen_moved = towards_moved.without_dev(towards_moved.start, _unit(ground.old @ trial.T))
+    dev = board.scores(unseen, _linear("ridge", trial), unseen_moved)
     notes = []
     for which, name in (("bridge", "new queries on old vectors"), ("moved", "new queries on moved vectors")):
         if dev and dev[which] < dev["old"]:
@@ -237,11 +278,18 @@ def learn(ground: _Ground, progress: Progress) -> Bridge:
         notes.append(f"{found}: the share kept is a rough guess.")
     if ground.old.shape[1] != ground.new.shape[1]:
         notes.append("the two models have different dimensions; quality across makes of models has not been measured.")
-    chosen: Json = {"pull": pull, "rank": rank or "full", "fidelity": round(fidelity, 4)}
+    chosen: Json = {
+        "pull": pull,
+        "rank": rank or "full",
+        "fidelity": round(fidelity, 4),
+        "queries": [setting.describe() for setting in towards_old.climbed.settings],
+        "queries_on_moved": [setting.describe() for setting in towards_moved.climbed.settings],
+    }
     progress.event("bridge", **chosen)
     return Bridge(
-        _linear("ridge", _for_queries(ground.old, final)),
+        towards_old.adapter(),
         _linear("low-rank" if rank else "ridge", final),
+        towards_moved.adapter(),
         dev,
         chosen,
         board.weak(unseen, trial, held),
@@ -250,19 +298,29 @@ def learn(ground: _Ground, progress: Progress) -> Bridge:
     )
 
 
-def _regression(ground: _Ground, kept: NDArray[np.bool_], pull: float, rank: int) -> NDArray[np.float32]:
-    """W (d_new, d_old) with W·old ≈ new over sampled chunks; pulled to the identity where that exists."""
-    x, y = ground.old[ground.sample][kept], ground.new[kept]
-    dim_old, dim_new = x.shape[1], y.shape[1]
-    same = dim_old == dim_new
-    prior = np.eye(dim_new, dim_old, dtype=np.float32) if same else np.zeros((dim_new, dim_old), np.float32)
-    gram = x.T @ x
-    level = np.float32(pull * float(np.trace(gram)) / dim_old)
-    change = np.linalg.solve(gram + level * np.eye(dim_old, dtype=np.float32), x.T @ (y - x @ prior.T)).T
-    if 0 < rank < min(change.shape):  # reduced-rank regression (Izenman 1975) over this x
-        _, _, axes = np.linalg.svd(x @ change.T, full_matrices=False)
-        change = axes[:rank].T @ (axes[:rank] @ change)
-    return np.ascontiguousarray(prior + change, dtype=np.float32)
+class _Regression:
+    """W (d_new, d_old) with W·old ≈ new over chunks and pieces; pulled to the identity where that exists.
+
+    Taken apart once, good for every pull and rank.
+    """
+
+    def __init__(self, ground: _Ground, kept: NDArray[np.bool_]) -> None:
+        near, weight = kept[ground.piece_of], np.float32(PIECE_WEIGHT)
+        x = np.concatenate([ground.old[ground.sample][kept], weight * ground.old_pieces[near]])
+        y = np.concatenate([ground.new[kept], weight * ground.new_pieces[near]])
+        shape = (y.shape[1], x.shape[1])
+        self.prior = np.eye(*shape, dtype=np.float32) if shape[0] == shape[1] else np.zeros(shape, np.float32)
+        self.gram = x.T @ x
+        self.values, self.axes = np.linalg.eigh(self.gram)
+        self.rest = ((y - x @ self.prior.T).T @ x) @ self.axes
+
+    def map(self, pull: float, rank: int) -> NDArray[np.float32]:
+        """W at a pull, in units of the mean squared singular value, and a rank of the change; rank 0 is full."""
+        change = (self.rest / (self.values + pull * float(self.values.mean()))) @ self.axes.T
+        if 0 < rank < min(change.shape):  # reduced-rank regression (Izenman 1975) over this x
+            _, axes = np.linalg.eigh(change @ self.gram @ change.T)
+            change = axes[:, -rank:] @ (axes[:, -rank:].T @ change)
+        return np.ascontiguousarray(self.prior + change, dtype=np.float32)
 
 
 def _for_queries(old: Vectors, document: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -275,6 +333,51 @@ def _for_queries(old: Vectors, document: NDArray[np.float32]) -> NDArray[np.floa
     return np.ascontiguousarray(found, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class _Taught:
+    """What judged queries add to a linear map of the new model's queries, by the adapter ladder.
+
+    Attributes:
+        ground: the vectors.
+        start: (d, d_new) the map before; scaled so that mapped queries have length 1 in the mean, as rates expect.
+        climbed: the ladder over the mapped queries; its adapter is the identity where nothing was gained.
+        seed: of folds, weights and order.
+    """
+
+    ground: _Ground
+    start: NDArray[np.float32]
+    climbed: Climbed
+    seed: int
+
+    @classmethod
+    def of(
+        cls, ground: _Ground, start: NDArray[np.float32], documents: Vectors, seed: int, progress: Progress
+    ) -> _Taught:
+        """Climb over mapped queries and the documents that they are to search."""
+        start = _scaled(start, ground.new_queries)
+        queries = ground.new_queries @ start.T
+        return cls(ground, start, climb(ground.dataset, queries, documents, seed, progress=progress), seed)
+
+    def adapter(self) -> Adapter:
+        """The start and then what the ladder found, as one adapter."""
+        return composed(self.climbed.adapter, self.start)
+
+    def without_dev(self, start: NDArray[np.float32], documents: Vectors) -> Adapter:
+        """The same settings over another start, fitted without the dev queries."""
+        start = _scaled(start, self.ground.new_queries)
+        queries = self.ground.new_queries @ start.T
+        folds = LadderOptions().folds if len(queries) >= FEW else 0
+        problem = problem_of(self.ground.dataset, queries, documents, folds, self.seed)
+        part = (problem.folds[0].train, problem.folds[0].pool) if problem.folds else None
+        found = fit_all(problem, self.climbed.settings, self.seed, Starts(problem, self.seed), part)
+        return composed(found, start)
+
+
+def _scaled(matrix: NDArray[np.float32], queries: Vectors) -> NDArray[np.float32]:
+    length = float(np.linalg.norm(queries @ matrix.T, axis=1).mean())
+    return np.ascontiguousarray(matrix / np.float32(max(length, 1e-6)))
+
+
 def _choose(ground: _Ground, positives: Positives) -> tuple[float, float, int]:
     """How good the best pull and rank are on sampled chunks left out in turn, and these two.
 
@@ -284,20 +387,21 @@ def _choose(ground: _Ground, positives: Positives) -> tuple[float, float, int]:
     part = np.full(len(ground.old), -1)
     part[ground.sample] = np.arange(len(ground.sample)) % FOLDS
     owner = part[positives.rows[:, 0]]
+    regressions = [_Regression(ground, part[ground.sample] != fold) for fold in range(FOLDS)]
     found = []
     for rank in RANKS:
         for pull in PULLS:
-            values = [_fold_score(ground, positives, part, owner, fold, pull, rank) for fold in range(FOLDS)]
+            maps = [regression.map(pull, rank) for regression in regressions]
+            values = [_fold_score(ground, positives, part, owner, fold, w) for fold, w in enumerate(maps)]
             found.append((float(np.concatenate(values).mean()), pull, rank))
     return max(found, key=lambda item: (round(item[0], 3), -item[1]))
 
 
 def _fold_score(
-    ground: _Ground, positives: Positives, part: Rows, owner: Rows, fold: int, pull: float, rank: int
+    ground: _Ground, positives: Positives, part: Rows, owner: Rows, fold: int, document: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Scores of queries, one each, by a map fitted without this fold."""
     out = part[ground.sample] == fold
-    document = _regression(ground, ~out, pull, rank)
     asked = np.flatnonzero(owner == fold)
     if (owner >= 0).sum() < FEW:
         moved = _unit(ground.old[ground.sample][out] @ document.T)
@@ -339,7 +443,7 @@ class _Dev:
         """New queries through the map, on old vectors; without a map old queries."""
         return self.of(self.old_queries if adapter is None else adapter.apply(self.new_queries), self.old)
 
-    def scores(self, query: Adapter | None, document: Adapter) -> dict[str, float]:
+    def scores(self, query: Adapter | None, document: Adapter, moved: Adapter) -> dict[str, float]:
         """All four means; empty without dev queries."""
         if not len(self.positives):
             return {}
@@ -347,7 +451,7 @@ class _Dev:
             "old": float(self.query_score(None).mean()),
             "new": float(self.of(self.new_queries, self.ground.new).mean()),
             "bridge": float(self.query_score(query).mean()),
-            "moved": float(self.of(self.new_queries, document.apply(self.old)).mean()),
+            "moved": float(self.of(moved.apply(self.new_queries), document.apply(self.old)).mean()),
         }
 
     def weak(self, query: Adapter | None, trial: NDArray[np.float32], held: NDArray[np.bool_]) -> Json:

@@ -18,7 +18,7 @@ def bridge(
     seed: Annotated[int, typer.Option(help="Seed of the sample and of training.")] = 0,
 ) -> None:
     """A map between two models' spaces, learnt from a sample: no need to embed everything again before serving."""
-    from vectune.bridge import BridgeOptions, build_bridge
+    from vectune.bridge import MOVED, BridgeOptions, build_bridge
     from vectune.embedders.factory import open_embedder
     from vectune.formats import open_dataset
     from vectune.progress import Progress
@@ -38,5 +38,6 @@ def bridge(
         if which in found.dev:
             kept = found.kept(which) if which in ("bridge", "moved") else None
             print(f"  {label:<30} {found.dev[which]:.3f}" + ("" if kept is None else f"  keeps {kept:.0%} of the gain"))
+    print(f"  to move the index instead: {out / MOVED} maps stored vectors, and queries to search them")
     for note in found.notes:
         print(f"  {note}")
