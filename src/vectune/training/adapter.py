@@ -301,7 +301,7 @@ class HeldOut:
 
     def __init__(self, problem: Problem, seed: int, options: LadderOptions) -> None:
         self.problem, self.seed, self.options = problem, seed, options
-        self.held = [fold.held[_spread(len(fold.held), options.held)] for fold in problem.folds]
+        self.held = [fold.held[spread(len(fold.held), options.held)] for fold in problem.folds]
         self.among = [Candidates(problem, held, seed) for held in self.held]
         self.scores: dict[Setting, Scores] = {}
         self.starts = Starts(problem, seed)
@@ -395,7 +395,7 @@ class HeldOut:
         return [{**s.describe(), "nDCG@10": round(float(self.scores[s].mean()), 4)} for s in self._best_of_rungs()]
 
 
-def _spread(count: int, most: int) -> Rows:
+def spread(count: int, most: int) -> Rows:
     """At most ``most`` of ``count`` rows, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 

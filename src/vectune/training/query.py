@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ from vectune.training.adapter import (
     fit_all,
     leads,
     notes_on,
+    spread,
 )
 from vectune.training.encoder import Encoder, Texts
 from vectune.training.folders import local_model, write_adapter, write_query_encoder
@@ -47,13 +48,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-    from vectune.protocols import Embedder, Vectors
+    from vectune.protocols import Embedder
+    from vectune.training.problem import Rows
 
     Scores = NDArray[np.float64]
     Weights = dict[str, torch.Tensor]
 
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of the tuned weights in a mixture with the base's
-LEAST_STEPS, MOST_STEPS = 30, 600
+SHARES = (0.75, 0.5, 0.25)  # of the tuned weights in mixtures with the base's, tried on the last state
+LEAST_STEPS, MOST_STEPS = 20, 600  # of a training on all queries
+FOLDS = 2  # of the ladder's folds: a training on each, and then the one that is kept
+HELD = 250  # held-out queries of a fold that are encoded at each look, at most
 
 
 @dataclass(frozen=True)
@@ -66,34 +70,44 @@ class QueryOptions:
         rate: peak learning rate of AdamW.
         temperature: cosines are divided by it before the softmax.
         warmup: share of the steps over which the rate rises.
-        seconds: the plan is cut so that training takes about this long; 0 takes the time it takes.
-        checks: looks at dev.
-        patience: looks without a gain until it stops.
+        seconds: the plan is cut so that all trainings together take about this long; 0 takes the time it takes.
+        checks: looks at held-out queries in a training.
     """
 
-    epochs: float = 10.0
+    epochs: float = 6.0
     batch: int = 64
     rate: float = 1e-4
     temperature: float = 0.05
     warmup: float = 0.1
     seconds: float = 40.0
-    checks: int = 10
-    patience: int = 3
+    checks: int = 4
 
 
 DEFAULTS = QueryOptions()
 
 
 @dataclass(frozen=True)
+class Point:
+    """Where a training ends: after which share of its steps, at which share in the mixture with the base."""
+
+    done: float
+    share: float = 1.0
+
+
+UNTRAINED = Point(0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """A tuned query encoder and what dev says of it.
+    """A tuned query encoder and what held-out queries say of it.
 
     Attributes:
         model: the tuned model.
         adapter: what its vectors pass through; the identity where nothing.
-        scores: nDCG@10 of each dev query.
+        scores: nDCG@10 of each held-out query at the chosen point, dev's first, by trainings that did not see it.
         base: the same for the base; ``start``: for the base's encoder with the adapter.
-        chosen: steps, share in the mixture with the base, the adapter's settings.
+        dev: how many of them are dev's.
+        chosen: where the training ended, the adapter's settings.
     """
 
     model: SentenceTransformer
@@ -101,17 +115,19 @@ class Encoded:
     scores: Scores
     base: Scores
     start: Scores
+    dev: int
     chosen: dict[str, object]
 
     @property
     def better(self) -> bool:
-        """True where training the encoder gained over the adapter alone."""
-        return leads(self.scores, self.start)
+        """True where training the encoder gained over the adapter alone; clearly, as the best of several points."""
+        return leads(self.scores, self.start, 1.0)
 
     @property
     def gains(self) -> bool:
-        """True where encoder and adapter together beat the base."""
-        return float(self.scores.mean()) > float(self.base.mean())
+        """True where encoder and adapter together beat the base, on dev as well."""
+        lead = self.scores - self.base
+        return float(lead.mean()) > 0 and float(lead[: self.dev].mean()) >= 0
 
 
 def tune_query_encoder(
@@ -179,19 +195,19 @@ def _tune(
     climbed = climb(dataset, queries, documents, seed, LadderOptions(), progress)
     encoded = None
     if model is not None and dataset.qrels.get("dev") and len(queries) >= FEW:
-        problem = problem_of(dataset, queries, documents, 2, seed)
+        problem = problem_of(dataset, queries, documents, LadderOptions().folds, seed)
         texts = [dataset.queries[key].text for key in trained_queries(dataset)]
         encoded = encode_queries(problem, texts, model, climbed, seed, options, progress)
     seconds = {"training_seconds": round(time.perf_counter() - given, 2)}
     notes = notes_on(dataset, queries, climbed)
-    if encoded is not None and (encoded.better or (encoded.gains and not ladder)):
+    if encoded is not None and encoded.gains and (encoded.better or not ladder):
         result = TuneResult(
             out,
             "query",
             embedder.name,
             embedder.fingerprint,
-            float(encoded.base.mean()),
-            float(encoded.scores.mean()),
+            float(encoded.base[: encoded.dev].mean()),
+            float(encoded.scores[: encoded.dev].mean()),
             {**encoded.chosen, **seconds},
             time.perf_counter() - started,
             tuple(notes),
@@ -242,108 +258,147 @@ def encode_queries(
     options: QueryOptions = DEFAULTS,
     progress: Progress = SILENT,
 ) -> Encoded:
-    """Train a copy of the model on the first fold's train queries; its held-out queries are dev.
+    """Train a copy of the model on folds to see where to end, then on all queries up to there.
 
     Args:
-        problem: with at least one fold.
+        problem: with at least one fold; the first one's held-out queries are dev.
         texts: of ``problem.queries``.
         model: the base; stays as it is.
-        climbed: the ladder's outcome; its settings are fitted on the fold's train queries to start from.
+        climbed: the ladder's outcome; its settings are fitted to each training's queries to start from.
         seed: of the order.
         options: see ``QueryOptions``.
-        progress: told steps and looks at dev.
+        progress: told steps and held-out scores.
     """
     torch.manual_seed(seed)
-    fold = problem.folds[0]
-    adapter = fit_all(problem, climbed.settings, seed, Starts(problem, seed), (fold.train, fold.pool))
-    run = _Run(problem, fold, texts, copy.deepcopy(model), adapter, options, seed, progress)
-    base = Candidates(problem, fold.held, seed).score(problem.queries[fold.held])
-    weights, scores, start, chosen = run.go()
-    run.put(weights)
-    through = [setting.describe() for setting in climbed.settings]
-    chosen = {"rung": "query encoder", "adapter": through, **chosen}
-    return Encoded(run.finished(), adapter, scores, base, start, chosen)
+    tuning = _Tuning(problem, texts, copy.deepcopy(model), climbed, seed, options, progress)
+    trials, base = [], []
+    for fold in problem.folds[:FOLDS]:
+        trials.append(tuning.trial(fold))
+        held = fold.held[spread(len(fold.held), HELD)]
+        base.append(Candidates(problem, held, seed).score(problem.queries[held]))
+    pooled = {point: np.concatenate([trial[point] for trial in trials]) for point in trials[0]}
+    best = max((point for point in pooled if point != UNTRAINED), key=lambda point: float(pooled[point].mean()))
+    adapter = tuning.keep(best)
+    chosen = {
+        "rung": "query encoder",
+        "adapter": [setting.describe() for setting in climbed.settings],
+        "steps": round(best.done * tuning.steps(len(problem.queries))),
+        "share": best.share,
+    }
+    return Encoded(
+        tuning.finished(), adapter, pooled[best], np.concatenate(base), pooled[UNTRAINED], len(base[0]), chosen
+    )
 
 
-class _Run:
-    """One training of a query encoder."""
+class _Tuning:
+    """Trainings of one query encoder, each from the base."""
 
     def __init__(
         self,
         problem: Problem,
-        fold: Fold,
         texts: list[str],
         model: SentenceTransformer,
-        adapter: Adapter,
-        options: QueryOptions,
+        climbed: Climbed,
         seed: int,
+        options: QueryOptions,
         progress: Progress,
     ) -> None:
-        self.options, self.progress, self.model = options, progress, model
+        self.problem, self.model, self.settings, self.seed = problem, model, climbed.settings, seed
+        self.options, self.progress, self.epochs = options, progress, options.epochs
         self.restore = without_dropout(model)
-        dtype = torch.bfloat16 if fast_bf16(model.device.type) else torch.float32
-        self.encoder = Encoder(model, dtype)
-        self.train = self.encoder.tokenize([texts[row] for row in fold.train], "query")
-        self.dev: Texts = self.encoder.tokenize([texts[row] for row in fold.held], "query")
-        self.candidates = Candidates(problem, fold.held, seed)
-        self.adapter, self.through = adapter, as_torch(adapter)
-        self.rng = np.random.default_rng(seed)
-        self.softmax = PoolSoftmax(problem.documents, fold.pool, problem.positives.take(fold.train), self.rng)
+        self.encoder = Encoder(model, torch.bfloat16 if fast_bf16(model.device.type) else torch.float32)
+        self.texts: Texts = self.encoder.tokenize(texts, "query")
         self.base: Weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.starts = Starts(problem, seed)
+        self.timed = not options.seconds
 
-    def go(self) -> tuple[Weights, Scores, Scores, dict[str, object]]:
-        """Train, then take the best state or mixture with the base by dev; also the scores at the start."""
-        count, options = len(self.train), self.options
-        steps = int(np.clip(math.ceil(options.epochs * count / options.batch), LEAST_STEPS, MOST_STEPS))
-        adam = torch.optim.AdamW(self.model.parameters(), lr=options.rate, weight_decay=0.01)
-        best: tuple[float, Weights | None, int] = (float(self.look().mean()), None, 0)
-        started, since, step = time.perf_counter(), 0, 0
-        order = _Order(count, options.batch, self.rng)
+    def trial(self, fold: Fold) -> dict[Point, Scores]:
+        """Train on a fold; nDCG@10 of each held-out query at every point, ``UNTRAINED`` among them."""
+        held = fold.held[spread(len(fold.held), HELD)]
+        candidates, adapter = Candidates(self.problem, held, self.seed), self._adapter(fold.train, fold.pool)
+
+        def look() -> Scores:
+            return candidates.score(adapter.apply(self.encoder.embed(self.texts, held)))
+
+        self._put(self.base)
+        found = {UNTRAINED: look()}
+        for done in self._train(fold.train, fold.pool, adapter):
+            found[Point(done)] = look()
+        tuned = self._weights()
+        for share in SHARES:
+            self._put(self._mixed(tuned, share))
+            found[Point(1.0, share)] = look()
+        for point, scores in found.items():
+            about = {"done": point.done, "share": point.share}
+            self.progress.event("dev", **about, value=round(float(scores.mean()), 5))
+        return found
+
+    def keep(self, point: Point) -> Adapter:
+        """Train on all queries up to the point; what the model's vectors then pass through."""
+        rows, pool = np.arange(len(self.problem.queries)), self.problem.pool
+        adapter = self._adapter(rows, pool)
+        self._put(self.base)
+        for done in self._train(rows, pool, adapter):
+            if done >= point.done:
+                break
+        self._put(self._mixed(self._weights(), point.share))
+        return adapter
+
+    def _adapter(self, rows: Rows, pool: Rows) -> Adapter:
+        return fit_all(self.problem, self.settings, self.seed, self.starts, (rows, pool))
+
+    def _train(self, rows: Rows, pool: Rows, adapter: Adapter) -> Iterator[float]:
+        """Train on these queries; gives the share of the steps that is done at each check, 1 at the end."""
+        options, through, rng = self.options, as_torch(adapter), np.random.default_rng(self.seed)
+        softmax = PoolSoftmax(self.problem.documents, pool, self.problem.positives.take(rows), rng)
+        fused = self.model.device.type in ("cpu", "cuda")
+        adam = torch.optim.AdamW(self.model.parameters(), lr=options.rate, weight_decay=0.01, fused=fused)
+        order = _Order(len(rows), options.batch, rng)
+        step, looks, started, steps = 0, 0, time.perf_counter(), self.steps(len(rows))
         with self.progress.task("query encoder", total=steps, unit="steps") as task:
             while step < steps:
-                loss = self._step(adam, next(order), self._rate(step, steps))
+                batch = next(order)
+                for group in adam.param_groups:
+                    group["lr"] = options.rate * self._rise_and_fall(step, steps)
+                value = self._step(adam, softmax, rows, batch, through)
                 step += 1
-                task.advance(1, f"loss {loss:.3f}")
-                if (
-                    step == 3 and options.seconds
-                ):  # the first steps are slower than the rest: the plan is on the safe side
-                    each = (time.perf_counter() - started) / 3
-                    steps = min(steps, max(LEAST_STEPS // 2, int(options.seconds * 0.8 / each)))
-                if step % max(1, steps // options.checks) and step != steps:
-                    continue
-                value = float(self.look().mean())
-                self.progress.event("dev", step=step, value=round(value, 5), loss=round(loss, 4))
-                if value > best[0]:
-                    best, since = (value, self._weights(), step), 0
-                else:
-                    since += 1
-                late = options.seconds and time.perf_counter() - started > options.seconds
-                if since >= options.patience or late:
-                    break
-        tuned = [(step, self._weights())] + ([(best[2], best[1])] if best[1] is not None and best[2] != step else [])
-        return self._mixed(tuned)
+                task.advance(1, f"loss {value:.3f}")
+                if step == 3 and not self.timed:  # the first steps are the slowest: the plan is on the safe side
+                    self._cut_plan((time.perf_counter() - started) / 3)
+                    steps = self.steps(len(rows))
+                if (look := step * options.checks // steps) > looks:
+                    looks = look
+                    yield look / options.checks
 
-    def _mixed(self, tuned: list[tuple[int, Weights]]) -> tuple[Weights, Scores, Scores, dict[str, object]]:
-        """Of the last and the best state, and their mixtures with the base, what dev likes best.
+    def steps(self, count: int) -> int:
+        """Steps of a training on so many queries: the same number of passes over them for folds and the whole."""
+        whole = len(self.problem.queries)
+        planned = float(np.clip(self.epochs * whole / self.options.batch, LEAST_STEPS, MOST_STEPS))
+        return max(2 * self.options.checks, math.ceil(planned * count / whole))
 
-        A late state mixed with the base is often better than an early one (Wortsman et al., arXiv 2109.01903).
-        """
-        self.put(self.base)
-        found: list[tuple[Scores, Weights, float, int]] = [(self.look(), self.base, 0.0, 0)]
-        for step, state in tuned:
-            for share in SHARES:
-                mixed = {name: self.base[name].lerp(value, share) for name, value in state.items()}
-                self.put(mixed)
-                found.append((self.look(), mixed, share, step))
-        scores, weights, share, step = max(found, key=lambda item: float(item[0].mean()))
-        return weights, scores, found[0][0], {"step": step, "share": share}
+    def _cut_plan(self, each: float) -> None:
+        """Fewer epochs where a step takes so long that all trainings together would outlast their time."""
+        whole, folds = len(self.problem.queries), self.problem.folds[:FOLDS]
+        passes = (whole + sum(len(fold.train) for fold in folds)) / whole
+        steps = 0.8 * self.options.seconds / each / passes  # looks take the rest
+        self.epochs = min(self.epochs, steps * self.options.batch / whole)
+        self.timed = True
 
-    def _step(self, adam: torch.optim.Optimizer, rows: NDArray[np.int64], rate: float) -> float:
+    def _rise_and_fall(self, step: int, steps: int) -> float:
+        rise = max(1, round(self.options.warmup * steps))
+        return (step + 1) / rise if step < rise else max(0.05, (steps - step) / max(1, steps - rise))
+
+    def _step(
+        self,
+        adam: torch.optim.Optimizer,
+        softmax: PoolSoftmax,
+        rows: Rows,
+        batch: Rows,
+        through: Callable[[torch.Tensor], torch.Tensor],
+    ) -> float:
         self.model.train()
-        for group in adam.param_groups:
-            group["lr"] = rate
-        vectors = self.encoder.vectors(self.train, rows).cpu()
-        loss = self.softmax.loss(F.normalize(self.through(vectors), dim=1), rows, self.options.temperature)
+        vectors = through(self.encoder.vectors(self.texts, rows[batch]).cpu())
+        loss = softmax.loss(F.normalize(vectors, dim=1), batch, self.options.temperature)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(f"the loss became {value}.", "Lower the rate.")
@@ -353,21 +408,14 @@ class _Run:
         adam.step()
         return value
 
-    def _rate(self, step: int, steps: int) -> float:
-        rise = max(1, round(self.options.warmup * steps))
-        share = (step + 1) / rise if step < rise else max(0.05, (steps - step) / max(1, steps - rise))
-        return self.options.rate * share
-
-    def look(self) -> Scores:
-        """nDCG@10 of each dev query with the weights as they are."""
-        vectors: Vectors = self.encoder.embed(self.dev)
-        return self.candidates.score(self.adapter.apply(vectors))
-
     def _weights(self) -> Weights:
         return {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
-    def put(self, weights: Weights) -> None:
-        """Set the model's weights."""
+    def _mixed(self, tuned: Weights, share: float) -> Weights:
+        """Weights between the base's and the tuned ones: often better than either (arXiv 2109.01903)."""
+        return {name: self.base[name].lerp(value, share) for name, value in tuned.items()}
+
+    def _put(self, weights: Weights) -> None:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(weights[name])
