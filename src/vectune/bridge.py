@@ -228,7 +228,8 @@ def pieces_of(text: str) -> list[str]:
     """Sentences of a text and windows of its words: what varies around it in both spaces."""
     sentences = [part for part in re.split(r"(?<=[.!?])\s+|\n+", text) if len(part.split()) >= SHORTEST]
     words = text.split()
-    windows = [" ".join(words[at : at + WINDOW]) for at in range(0, len(words) - SHORTEST, STRIDE)]
+    starts = range(0, len(words) - SHORTEST, STRIDE) if len(words) > WINDOW else ()
+    windows = [" ".join(words[at : at + WINDOW]) for at in starts]
     return [part for part in dict.fromkeys([*sentences, *windows]) if part != text]
 
 
