@@ -8,9 +8,13 @@ import vectune
 from vectune.cli.app import main
 from vectune.config import Config, override
 from vectune.dataset import RetrievalDataset
-from vectune.errors import DatasetError
+from vectune.errors import DatasetError, UsageError
+from vectune.pipeline import estimate, go, preparing
 from vectune.preparation import draw_chunks
+from vectune.progress import SILENT
 from vectune.records import Chunk
+from vectune.runs import RunFolder
+from vectune.testing import OpenAIServer
 
 TOPICS = "compiler bicycle orchard harbour library volcano kitchen telescope railway glacier saddle anchor".split()
 
@@ -69,6 +73,60 @@ def test_queries_are_written_for_a_draw_of_the_chunks(documents: Path, tiny_bert
     dataset = vectune.prepare([documents], tmp_path / "out", config(tiny_bert, most_chunks=9))
     judged = {chunk for split in dataset.qrels.values() for chunks in split.values() for chunk in chunks}
     assert 3 <= len(judged) <= 15 < 30 < len(dataset.corpus)  # nine, and a few that answer as well
+
+
+def test_only_the_chunks_of_a_dataset_are_taken_and_only_one_dataset(
+    documents: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    first = vectune.prepare([documents], tmp_path / "first", config(tiny_bert))
+    options = config(tiny_bert, ignore_labels=True)
+    again = vectune.prepare([tmp_path / "first"], tmp_path / "again", options)
+    assert again.corpus == first.corpus
+    asking = override(options, {"llm": "gpt-4o-mini"})
+    assert estimate([tmp_path / "first"], asking).chunks == len(first.corpus)
+    with pytest.raises(UsageError, match="one dataset folder, and 2 paths"):
+        vectune.prepare([tmp_path / "first", tmp_path / "again"], tmp_path / "third", options)
+
+
+def test_a_changed_prompt_file_is_written_from_anew(
+    documents: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VECTUNE_CACHE", str(tmp_path / "cache"))
+    prompt = tmp_path / "own.md"
+    with OpenAIServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        given = {"llm": "m", "filters.consistency": False, "filters.duplicates": False, "filters.copied": 2.0}
+        options = config(tiny_bert, **given, **{"llm_queries.prompt": str(prompt)})
+        counts = []
+        for words in ("one", "one", "two"):
+            prompt.write_text(f"Write {{count}} queries, {words}:\n{{queries}}\n{{text}}\n")
+            folder = RunFolder(tmp_path / "work")
+            go(folder, preparing(folder, [documents], tmp_path / "out", options, SILENT), SILENT)
+            counts.append(server.count())
+        assert counts[0] == counts[1] == counts[2] / 2 > 0
+
+
+def test_an_empty_dataset_says_what_dropped_its_queries(documents: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"the filters dropped all \d+ queries \(.*does not find its chunk"):
+        vectune.prepare([documents], tmp_path / "out", config(tiny_bert, **{"filters.first": 0}))
+
+
+@pytest.mark.parametrize("given", [{"llm": "m", "log": "log.txt"}, {"most_chunks": -1}])
+def test_options_that_contradict_each_other(given: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"llm or log|most_chunks is -1"):
+        override(Config(), given)
+
+
+@pytest.mark.parametrize("option", ["--budget=1", "--batch", "--examples=log.txt", "--prices=p.toml"])
+def test_what_only_an_llm_heeds_needs_one(
+    documents: Path, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["vectune", "prepare", str(documents), "--out", str(tmp_path / "out"), option])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert f"{option.partition('=')[0]} is for queries that an LLM writes" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_draw_is_stable_and_in_order() -> None:

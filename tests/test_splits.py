@@ -11,7 +11,7 @@ from datasets_made import make_dataset, random_text
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import ContaminationError, DatasetError
 from vectune.records import Chunk, Query
-from vectune.splits import SplitOptions, check_contamination, split_by_document, train_pool, with_dev
+from vectune.splits import SplitOptions, check_contamination, split_by_document, summary, train_pool, with_dev
 
 
 def documents(dataset: RetrievalDataset, qrels: Qrels) -> set[str]:
@@ -174,3 +174,18 @@ def test_chunks_without_a_known_document_are_their_own() -> None:
     qrels: Qrels = {f"q{place}": {f"c{place}": 1} for place in range(40)}
     found = split_by_document(corpus, qrels)
     assert {name: len(side) for name, side in found.items()} == {"train": 28, "dev": 4, "test": 8}
+
+
+def test_a_chunk_between_two_that_are_not_alike_does_not_join_them() -> None:
+    dataset = contaminated("none")
+    words = random_text(random.Random(3), 100).split()
+    steps = {"d0-c2": words, "d5-c0": [*words[:94], *"abcdef"], "d3-c1": [*words[:88], *"ghijklmnopqr"]}
+    for key, text in steps.items():
+        dataset.corpus[key] = replace(dataset.corpus[key], text=" ".join(text))
+    del dataset.qrels["train"]["q-d5-c0"]
+    assert check_contamination(dataset) == []
+
+
+def test_the_summary_counts_by_kind() -> None:
+    said = summary(check_contamination(contaminated("query"), allow=True))
+    assert "1 × query" in said and "'q-d0-c2'" in said

@@ -81,6 +81,12 @@ class Config:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     verdict: VerdictOptions = field(default_factory=VerdictOptions)
 
+    def __post_init__(self) -> None:
+        if self.llm is not None and self.log is not None:
+            raise UsageError("a log's queries are labelled instead of others being written; give llm or log, not both.")
+        if self.most_chunks < 0:
+            raise UsageError(f"most_chunks is {self.most_chunks}; it must be 0 (for all chunks) or more.")
+
     def seeded(self) -> Config:
         """The tree with the model and the seed written into every part that has one.
 
@@ -157,7 +163,7 @@ def read_config(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}).", path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

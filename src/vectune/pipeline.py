@@ -37,6 +37,7 @@ from vectune.runs import (
     work_folder,
     write_json,
 )
+from vectune.splits import check_contamination, summary
 
 if TYPE_CHECKING:
     from vectune.curve import Curve
@@ -133,6 +134,7 @@ def tune(
 
     Raises:
         DatasetError: the dataset is broken or has no train judgments.
+        ContaminationError: its splits overlap, and the configuration does not allow it.
         ModelError: there is no such model, or it cannot be trained.
         OutputError: ``out`` holds something else.
     """
@@ -141,8 +143,10 @@ def tune(
     target = Path(out)
     check_output(target, marker=ARTIFACT_FILE)
     opened = opened_dataset(dataset)
+    warnings = contamination(opened, config, progress)
     with work_folder(target) as work:
-        return tune_with(opened, target, config.seeded().tune, progress, work)
+        result = tune_with(opened, target, config.seeded().tune, progress, work)
+    return replace(result, notes=(*result.notes, *warnings))
 
 
 def explain(dataset: str | Path | RetrievalDataset, config: Config = Config()) -> list[tuple[str, str, str]]:
@@ -200,11 +204,24 @@ def evaluate(
 
     Raises:
         DatasetError: the dataset is broken or has no such split.
+        ContaminationError: its splits overlap, and the configuration does not allow it.
         ModelError: a model cannot be loaded or answers nonsense.
     """
     from vectune.evaluation import evaluate as score
 
-    return score(opened_dataset(dataset), models, split, config.seeded().evaluate, progress)
+    opened = opened_dataset(dataset)
+    warnings = contamination(opened, config, progress)
+    board = score(opened, models, split, config.seeded().evaluate, progress)
+    return replace(board, notes=(*board.notes, *warnings))
+
+
+def guard(
+    general: str | Path | RetrievalDataset, models: Sequence[str | Embedder], config: Config, progress: Progress
+) -> Board:
+    """Score models on the test split of a set that nothing is tuned on, so that its other splits do not matter."""
+    from vectune.evaluation import evaluate as score
+
+    return score(opened_dataset(general), models, "test", config.seeded().evaluate, progress)
 
 
 def report(run_folder: str | Path) -> Path:
@@ -255,6 +272,19 @@ def opened_dataset(dataset: str | Path | RetrievalDataset) -> RetrievalDataset:
     return dataset if isinstance(dataset, RetrievalDataset) else open_dataset(dataset)
 
 
+def contamination(dataset: RetrievalDataset, config: Config, progress: Progress) -> tuple[str, ...]:
+    """Check that the splits share nothing; the warning, where they do and that is allowed.
+
+    Raises:
+        ContaminationError: they do, and it is not allowed.
+    """
+    findings = check_contamination(dataset, allow=config.allow_contamination, options=config.split)
+    if not findings:
+        return ()
+    progress.warn(summary(findings))
+    return (summary(findings),)
+
+
 @dataclass(frozen=True)
 class Step:
     """One stage: what it writes, what it depends on besides the stage before, and the work itself."""
@@ -271,11 +301,6 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
 
     chunks, queries = folder.path / "work" / "chunks", folder.path / "work" / "queries.jsonl"
 
-    def write_chunks() -> Json:
-        if config.ignore_labels:
-            return stages.copy_chunks(Path(paths[0]), chunks)
-        return stages.write_chunks(paths, chunks, config, progress)
-
     def write_dataset() -> Json:
         facts = {**folder.summary("chunks"), **folder.summary("queries")}
         return stages.write_dataset(chunks, queries, target, config, facts)
@@ -290,9 +315,10 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
         config.ignore_labels,
     )
     log = None if config.log is None else ([query.id for query in read_queries(config.log)], config.teacher)
-    writing = (config.llm, config.queries, config.llm_queries, config.filters, config.most_chunks, log)
+    writer = stages.writer_key(config)
+    writing = (config.llm, config.queries, config.llm_queries, config.filters, config.most_chunks, log, writer)
     return [
-        Step("chunks", chunks, reading, write_chunks),
+        Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress)),
         Step("queries", queries, writing, lambda: stages.write_queries(chunks, queries, config, progress)),
         Step("dataset", target, (config.split, config.allow_contamination), write_dataset),
     ]
@@ -324,14 +350,12 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
 
         opened = RetrievalDataset.read(dataset)
         scored = evaluate(opened, rows, "test", config, progress=progress)
-        untouched: RetrievalDataset | None
-        if config.general is None:
+        untouched: str | RetrievalDataset | None = config.general
+        if untouched is None:
             untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
-        else:
-            untouched = open_dataset(config.general)
         compared = (config.model, str(model))
-        guard = None if untouched is None else evaluate(untouched, compared, "test", config, progress=progress)
-        judged = verdict(scored, opened, *compared, config.verdict, general=guard)
+        general = None if untouched is None else guard(untouched, compared, config, progress)
+        judged = verdict(scored, opened, *compared, config.verdict, general=general)
         write_json(run / "verdict.json", judged.to_json())
         scored.write(board)
         return {"verdict": judged.sentence}

@@ -20,7 +20,7 @@ from vectune.dataset import RetrievalDataset
 from vectune.documents import Skipped, read_documents
 from vectune.duplicates import Duplicates, drop_duplicate_chunks, drop_duplicates
 from vectune.embedders.factory import open_embedder
-from vectune.errors import DatasetError
+from vectune.errors import DatasetError, UsageError
 from vectune.progress import Progress
 from vectune.protocols import QueryWriter
 from vectune.queries.extractive import ExtractiveWriter
@@ -43,8 +43,13 @@ def copy_chunks(dataset: Path, folder: Path) -> Json:
 def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, progress: Progress) -> Json:
     """Read the documents, cut them, and write corpus.jsonl and documents.jsonl into ``folder``.
 
-    Documents stream through: in memory are signatures that tell duplicates, so a corpus may be larger than it.
+    Documents stream through: in memory are signatures that tell duplicates, so a corpus may be larger than it. With
+    ``ignore_labels`` the one path is a dataset, whose chunks are taken as they are.
     """
+    if config.ignore_labels:
+        if len(paths) != 1:
+            raise UsageError(f"ignore_labels takes the chunks of one dataset folder, and {len(paths)} paths are given.")
+        return copy_chunks(Path(paths[0]), folder)
     skipped: list[Skipped] = []
     repeated = Duplicates()
     count = Counter[str]()
@@ -93,10 +98,7 @@ def write_queries(chunks: Path, target: Path, config: Config, progress: Progress
     base = open_embedder(config.model, progress=progress) if config.filters.consistency else None
     kept, filters = filter_queries(written, corpus, config.filters, base, progress)
     _write_written(target, kept)
-    undone = left_undone(writer)
-    if undone:
-        progress.warn(f"{undone} Run the same command again to go on; what was answered is kept.")
-    return {"writer": writer.name, "filters": filters.to_json(), "unfinished": undone}
+    return {"writer": writer.name, "filters": filters.to_json(), "unfinished": left_undone(writer)}
 
 
 def draw_chunks(corpus: Mapping[str, Chunk], most: int, seed: int) -> list[Chunk]:
@@ -125,16 +127,21 @@ def _write_written(target: Path, written: Sequence[WrittenQuery]) -> None:
         beside.write_text("".join(map(_query_line, written)), encoding="utf-8")
 
 
+def writer_key(config: Config) -> str:
+    """Changes with all that an LLM's queries depend on, also with what its prompt and example files hold.
+
+    Raises:
+        InputError, UsageError: such a file or an option cannot be used; said before any document is read.
+    """
+    return "" if config.llm is None else LLMWriter(config.llm, config.llm_queries).fingerprint
+
+
 def left_undone(writer: QueryWriter) -> str:
     """What an LLM could not be asked or did not answer, in a sentence; empty where all went well."""
     if not isinstance(writer, LLMWriter):
         return ""
-    failed = (
-        f"{len(writer.failures)} requests failed, the first with: {writer.failures[0].reason}."
-        if writer.failures
-        else ""
-    )
-    return f"{failed} {writer.stopped}".strip()
+    failed = f"{len(writer.failures):,} requests failed" if writer.failures else ""
+    return "; ".join(part for part in (failed, writer.stopped) if part)
 
 
 def query_writer(config: Config, progress: Progress) -> QueryWriter:
@@ -155,7 +162,7 @@ def write_dataset(chunks: Path, queries: Path, target: Path, config: Config, fac
     corpus = read_corpus(chunks)
     written = [_read_query(line) for line in queries.read_text(encoding="utf-8").splitlines()]
     if not written:
-        raise DatasetError("no query could be written for these documents.", "Give longer documents, or use --llm.")
+        raise DatasetError(*_no_query(facts))
     judged = {one.query.id: {chunk: 1 for chunk in one.chunk_ids} for one in written}
     splits = split_by_document(corpus, judged, config.split)
     info = {
@@ -168,6 +175,16 @@ def write_dataset(chunks: Path, queries: Path, target: Path, config: Config, fac
     dataset.info["warnings"] = [str(finding) for finding in findings]
     dataset.write(target)
     return dataset.counts()
+
+
+def _no_query(facts: Json) -> tuple[str, str]:
+    """Why a dataset would be empty, and what helps."""
+    if unfinished := facts.get("unfinished"):
+        return f"no query came from the LLM ({unfinished}).", "What was answered is kept; raise the budget, or go on."
+    if wrote := (facts.get("filters") or {}).get("written"):
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in facts["filters"]["dropped"].items())
+        return f"the filters dropped all {wrote:,} queries ({dropped}).", "Loosen [filters] in a configuration file."
+    return "no query could be written for these documents.", "Give longer documents, or use --llm."
 
 
 def _query_line(written: WrittenQuery) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
@@ -277,7 +277,8 @@ def check_contamination(
     is in the corpus is how retrieval works.
 
     Returns:
-        The findings when ``allow`` is set (repeat them in the report); else an empty list.
+        The findings when ``allow`` is set (repeat them in the report; ``summary`` says it in a sentence); else an empty
+        list.
 
     Raises:
         ContaminationError: there are findings and ``allow`` is not set; its text lists them.
@@ -298,6 +299,13 @@ def check_contamination(
         more = f"\n  … and {len(findings) - 20} more" if len(findings) > 20 else ""
         raise ContaminationError(f"the splits of '{dataset.name}' are contaminated:\n{listed}{more}")
     return findings
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """What a board of a contaminated dataset must say."""
+    count = Counter(finding.kind for finding in findings)
+    kinds = ", ".join(f"{number:,} × {kind}" for kind, number in count.items())
+    return f"The splits are contaminated, so this measures memory ({kinds}; the first: {findings[0]})."
 
 
 def _positives(dataset: RetrievalDataset, split: str) -> dict[str, set[str]]:
@@ -347,7 +355,7 @@ def _folded(text: str) -> str:
 def _shared_duplicates(dataset: RetrievalDataset, threshold: float) -> list[Finding]:
     sides = {chunk: split for split in SPLITS for chunks in dataset.qrels.get(split, {}).values() for chunk in chunks}
     found = []
-    for group in near_duplicates(dataset.corpus, threshold):
+    for group in near_duplicates({chunk: dataset.corpus[chunk] for chunk in sides}, threshold):
         by_split = {sides[chunk]: chunk for chunk in reversed(group) if chunk in sides}
         present = [split for split in SPLITS if split in by_split]
         for index, first in enumerate(present):

@@ -153,6 +153,23 @@ def test_no_train_judgments(vectune: Run, dataset: Path, tmp_path: Path, tiny_be
     assert not (tmp_path / "m").exists()
 
 
+def test_contaminated_splits_of_an_imported_set_are_refused_with_the_list(
+    vectune: Run, dataset: Path, tmp_path: Path, tiny_bert: Path
+) -> None:
+    with (dataset / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "q8", "text": "What of clouds"}\n')
+    with (dataset / "qrels" / "test.tsv").open("a") as file:
+        file.write("q8\tc7\t1\nq7\tc0\t1\n")
+    told = ("are contaminated", "the same query ('q2' and 'q8')", "the document 'c0'", "--allow-contamination")
+    refused(vectune("evaluate", dataset, "--model", "bm25"), *told)
+    refused(vectune("tune", dataset, "--out", tmp_path / "m", "--model", tiny_bert), *told)
+    assert not (tmp_path / "m").exists()
+    allowed = vectune("evaluate", dataset, "--model", "bm25", "--allow-contamination", "--json", tmp_path / "b.json")
+    assert allowed.code == 0 and "warning: The splits are contaminated" in allowed.err
+    (note,) = [note for note in json.loads((tmp_path / "b.json").read_text())["notes"] if "contaminated" in note]
+    assert "1 × document, 1 × query" in note
+
+
 def test_a_model_that_does_not_exist(vectune: Run, dataset: Path, tmp_path: Path) -> None:
     refused(vectune("evaluate", dataset, "--model", "no-such-model-anywhere"), "no-such-model-anywhere")
     refused(vectune("tune", dataset, "--out", tmp_path / "m", "--model", "no-such-model-anywhere"), "no-such-model")

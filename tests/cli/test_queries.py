@@ -64,6 +64,35 @@ def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
         vectune(folder, "--split", "dev")
 
 
+def test_any_format_is_shown_and_turned_into_another(tmp_path: Path) -> None:
+    table = tmp_path / "log.csv"
+    table.write_text("query,text\nwho,the first text\n,a text alone\nwhat,the second text\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="line 3: the query is empty") as caught:
+        vectune(table)
+    assert "--skip-malformed" in caught.value.hint
+    assert "2 queries" in vectune(table, "--skip-malformed")
+    vectune(table, "--skip-malformed", "--export", tmp_path / "data", "--format", "beir")
+    vectune(tmp_path / "data", "--export", tmp_path / "li", "--format", "llama-index")
+    assert (tmp_path / "li" / "train_dataset.json").exists()
+    assert "2 queries: 2 no style" in vectune(tmp_path / "li")
+    with pytest.raises(OutputError, match="is there already"):
+        vectune(tmp_path / "li", "--export", table, "--format", "csv")
+    with pytest.raises(UsageError, match="'xml' is not a format"):
+        vectune(tmp_path / "li", "--export", tmp_path / "x", "--format", "xml")
+    with pytest.raises(UsageError, match="goes with --export"):
+        vectune(tmp_path / "li", "--format", "csv")
+
+
+def test_a_table_is_edited_into_a_folder(tmp_path: Path) -> None:
+    table = tmp_path / "log.csv"
+    table.write_text("query,text\nwho,the first text\nwhat,the second text\n", encoding="utf-8")
+    vectune(table, "--export", tmp_path / "q.csv")
+    with pytest.raises(UsageError, match="no dataset folder"):
+        vectune(table, "--import", tmp_path / "q.csv")
+    assert "2 kept" in vectune(table, "--import", tmp_path / "q.csv", "--out", tmp_path / "data")
+    assert table.read_text(encoding="utf-8").startswith("query,text")
+
+
 def test_print_prompt() -> None:
     assert "{text}" in vectune("--print-prompt", "chunk")
     with pytest.raises(UsageError, match="no prompt 'haiku'"):

@@ -82,6 +82,20 @@ def test_what_is_sent_is_the_key(server: OpenAIServer, tmp_path: Path) -> None:
     assert len({writer(server, queries=n).fingerprint for n in (1, 2, 3)}) == 3
 
 
+def test_the_fingerprint_is_of_what_the_files_hold(server: OpenAIServer, tmp_path: Path) -> None:
+    files = {"prompt": tmp_path / "a.md", "prompt_two": tmp_path / "b.md", "examples": tmp_path / "log.txt"}
+    seen = set()
+    for change in ("", *files):
+        for name, path in files.items():
+            more = "again" if name == change else ""
+            path.write_text(f"\ufeffShort {{text}} {more}" if name != "examples" else f"wm7 wont drain {more}")
+        one = writer(server, **{name: str(path) for name, path in files.items()})
+        seen.add(one.fingerprint)
+        list(one.write(chunks(1)))
+        assert server.asked[-1].body["messages"][0]["content"].startswith("Short Machine")
+    assert len(seen) == 4
+
+
 def test_equal_chunks_share_a_request(server: OpenAIServer) -> None:
     text = "The same words stand in two documents of this folder."
     twins = [Chunk(text, document_id="a"), Chunk(text, document_id="b")]

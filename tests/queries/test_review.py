@@ -47,6 +47,18 @@ def test_no_cell_is_a_formula(dataset: RetrievalDataset, tmp_path: Path) -> None
         assert not [cell for row in csv.reader(file) for cell in row if cell.startswith(("=", "+", "-", "@"))]
 
 
+def test_ids_that_look_like_numbers_survive_a_spreadsheet(tmp_path: Path) -> None:
+    """Excel reads 1234567890123456 as 1.23457E+15 and 12345678e9012345 as text or infinity, and saves that."""
+    ids = ["1234567890123456", "12345678e9012345", "0012", "2021-03-04"]
+    queries = {key: Query(f"{place}/4", id=key) for place, key in enumerate(ids)}
+    dataset = RetrievalDataset({"c": Chunk("text", id="c")}, queries, {"train": {key: {"c": 1} for key in ids}})
+    export_csv(dataset, tmp_path / "q.csv")
+    with (tmp_path / "q.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert all(row["query_id"].startswith("'") and row["query"].startswith("'") for row in csv.DictReader(file))
+    back, changes = import_csv(dataset, tmp_path / "q.csv")
+    assert (back.queries, changes.kept) == (queries, 4)
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_drop_and_reword(dataset: RetrievalDataset, tmp_path: Path, delimiter: str) -> None:
     export_csv(dataset, tmp_path / "q.csv")

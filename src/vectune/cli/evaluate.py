@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vectune.cli.options import AllowContamination
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -53,6 +55,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Tune the base on 25, 50 and 100 % of the train queries; write what more would give."),
     ] = None,
+    allow_contamination: AllowContamination = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
 ) -> None:
     """Score any mix of models on the same queries and chunks."""
@@ -65,15 +68,15 @@ def evaluate(
     gates = [parse_gate(text) for text in gate or ()]
     compared = _compared(model, base, candidate, needed=verdict is not None or any(each.relative for each in gates))
     judging = {"allowed_loss": allowed_loss, "worth": worth, "measure": judge_by, "level": level}
-    options = override(read_config(config), {f"verdict.{name}": value for name, value in judging.items()})
+    given = {f"verdict.{name}": value for name, value in judging.items()}
+    options = override(read_config(config), {**given, "allow_contamination": allow_contamination})
     options = _measuring(options, [*(measure or ()), *(each.measure for each in gates)], k or ())
     opened = open_dataset(dataset)
     board = score(opened, model, split, options, progress=Progress())
     _write(board, json, csv, markdown)
     show_board(board)
     if verdict is not None:
-        guard = None if general is None else score(general, compared, "test", options, progress=Progress())
-        _judge(board, opened, compared, options, guard, verdict)
+        _judge(board, opened, compared, options, general, verdict)
     if curve is not None:
         _curve(opened, options, compared[0], curve)
     for line in check_gates(board, *compared, gates):
@@ -96,14 +99,17 @@ def _judge(
     dataset: RetrievalDataset,
     compared: tuple[str, str],
     options: Config,
-    general: Board | None,
+    general: Path | None,
     out: Path,
 ) -> None:
     """The verdict as JSON, and its sentence on standard output."""
+    from vectune.pipeline import guard
+    from vectune.progress import Progress
     from vectune.runs import write_json
     from vectune.verdict import verdict
 
-    judged = verdict(board, dataset, *compared, options.verdict, general=general)
+    scored = None if general is None else guard(general, compared, options, Progress())
+    judged = verdict(board, dataset, *compared, options.verdict, general=scored)
     write_json(out, judged.to_json())
     print(judged.sentence)
 

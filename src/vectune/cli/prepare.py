@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from vectune.cli.options import AllowContamination, MostChunks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vectune.config import Config
+    from vectune.dataset import RetrievalDataset
 
 
 def prepare(
@@ -27,6 +35,7 @@ def prepare(
         Path | None, typer.Option(help="Your users' queries, one a line: the LLM writes in their manner.")
     ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Use the Batch API: half the price, slower.")] = False,
+    most_chunks: MostChunks = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -37,9 +46,7 @@ def prepare(
     ignore_labels: Annotated[
         bool, typer.Option("--ignore-labels", help="PATH is a dataset folder: keep its chunks, forget its queries.")
     ] = False,
-    allow_contamination: Annotated[
-        bool, typer.Option("--allow-contamination", help="Splits that overlap give a warning, not an error.")
-    ] = False,
+    allow_contamination: AllowContamination = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="One unreadable file ends the work.")] = False,
 ) -> None:
@@ -55,6 +62,7 @@ def prepare(
         "seed": seed,
         "documents.strict": strict,
         "log": log and str(log),
+        "most_chunks": most_chunks,
         "ignore_labels": ignore_labels,
         "allow_contamination": allow_contamination,
         "llm_queries.budget": budget,
@@ -63,8 +71,26 @@ def prepare(
         "llm_queries.batch": batch,
     }
     options = override(read_config(config), given)
+    _check_llm(options, {"--budget": budget, "--prices": prices, "--examples": examples, "--batch": batch or None})
     if dry_run:
         print(estimate(paths, options, progress=Progress()).describe())
-        return
-    dataset = prepare_dataset(paths, out, options, progress=Progress())
+    else:
+        _show(prepare_dataset(paths, out, options, progress=Progress()), out)
+
+
+def _show(dataset: RetrievalDataset, out: Path) -> None:
+    """What was written, dropped and kept, a line each."""
+    from vectune.queries.filters import FilterReport
+
+    if "filters" in dataset.info:
+        print(FilterReport(**dataset.info["filters"]).describe())
     print(f"{out}: " + ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items()))
+
+
+def _check_llm(options: Config, given: Mapping[str, object]) -> None:
+    """Refuse what only an LLM heeds where none is named: somebody who sets a budget expects one to write."""
+    from vectune.errors import UsageError
+
+    without = [name for name, value in given.items() if value is not None]
+    if options.llm is None and without:
+        raise UsageError(f"{without[0]} is for queries that an LLM writes, and none is named.", "Name one with --llm.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,24 +13,35 @@ if TYPE_CHECKING:
 
 
 def queries(
-    dataset: Annotated[Path | None, typer.Argument(help="A dataset folder.", show_default=False)] = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(help="A dataset folder, or a file in any format that is known.", show_default=False)
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split: train, dev or test.")] = None,
     show: Annotated[int, typer.Option(min=0, help="How many queries to show.")] = 10,
     export: Annotated[
         Path | None, typer.Option(help="Write a CSV to edit: keep or drop in the column action, reword the query.")
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Export this many, drawn, instead of all.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Export the whole dataset for other tools instead: beir, llama-index, csv, tsv, jsonl, parquet or hf."
+        ),
+    ] = None,
     edited: Annotated[Path | None, typer.Option("--import", help="Take an edited CSV back into the dataset.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where --import writes the dataset.  [default: the same folder]")
     ] = None,
+    skip_malformed: Annotated[
+        bool, typer.Option("--skip-malformed", help="Leave malformed rows of a table out, and say how many.")
+    ] = False,
     print_prompt: Annotated[
         str | None, typer.Option(help="Print a prompt for LLM-written queries and exit: chunk or two_chunks.")
     ] = None,
 ) -> None:
-    """Show a dataset's queries, export them to a CSV that a person edits, and take it back."""
-    from vectune.dataset import RetrievalDataset
+    """Show a dataset's queries, export them to a CSV that a person edits, and take it back; convert between formats."""
     from vectune.errors import UsageError
+    from vectune.formats import open_dataset
     from vectune.queries.prompts import prompt_text
 
     if print_prompt is not None:
@@ -39,9 +51,17 @@ def queries(
         raise UsageError("Name a dataset folder.", "vectune queries my-dataset/")
     if export is not None and edited is not None:
         raise UsageError("--export and --import are two steps; give one of them.")
-    data = RetrievalDataset.read(dataset)
+    if format is not None and (export is None or split is not None or sample is not None):
+        raise UsageError("--format goes with --export, and takes all queries of all splits.")
+    data = open_dataset(dataset, skip_malformed=skip_malformed)
+    if skipped := data.info.get("skipped"):
+        print(f"{dataset}: {len(skipped):,} left out; the first: {skipped[0]}", file=sys.stderr)
     if edited is not None:
-        _take_back(data, dataset, edited, out or dataset)
+        if out is None and data.path is None:
+            raise UsageError(f"{dataset} is no dataset folder that could be changed in its place.", "Add --out FOLDER.")
+        _take_back(data, edited, out or dataset)
+    elif format is not None and export is not None:
+        _convert(data, export, format)
     elif export is not None:
         from vectune.queries.review import export_csv
 
@@ -51,7 +71,18 @@ def queries(
         _show(data, split, show)
 
 
-def _take_back(data: RetrievalDataset, folder: Path, edited: Path, out: Path) -> None:
+def _convert(data: RetrievalDataset, target: Path, format: str) -> None:
+    """The dataset in another format; nothing that is there is replaced, since it may be a person's file."""
+    from vectune.errors import OutputError
+    from vectune.formats import export_dataset
+
+    if target.exists():
+        raise OutputError(f"{target} is there already.", "Name a path that is not.")
+    export_dataset(data, target, format)
+    print(f"{target}: " + ", ".join(f"{count:,} {name}" for name, count in data.counts().items()))
+
+
+def _take_back(data: RetrievalDataset, edited: Path, out: Path) -> None:
     from vectune.queries.review import import_csv
     from vectune.runs import check_output
 

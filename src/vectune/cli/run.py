@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vectune.cli.options import AllowContamination, MostChunks
+
 
 def run(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders with documents.", show_default=False)],
@@ -27,6 +29,8 @@ def run(
         str | None,
         typer.Option(help="A dataset on which the tuned model must not lose much.  [default: untouched documents]"),
     ] = None,
+    most_chunks: MostChunks = None,
+    allow_contamination: AllowContamination = False,
     strict: Annotated[bool, typer.Option("--strict", help="One unreadable file ends the run.")] = False,
 ) -> None:
     """Documents → queries → tuned model → board → verdict → report.
@@ -46,6 +50,8 @@ def run(
             "model": model,
             "llm": llm,
             "seed": seed,
+            "allow_contamination": allow_contamination,
+            "most_chunks": most_chunks,
             "tune.method": method,
             "curve": curve,
             "general": general,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vectune.cli.options import AllowContamination, TrustRemoteCode
+
 if TYPE_CHECKING:
     from vectune.curve import Curve
 
@@ -30,12 +32,11 @@ def tune(
     track: Annotated[
         list[str] | None, typer.Option(help="Log to tensorboard, wandb, mlflow or trackio; may be given again.")
     ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     curve: Annotated[
         bool, typer.Option("--curve", help="Then tune on 25, 50 and 100 % of the data: would more of it help?")
     ] = False,
+    allow_contamination: AllowContamination = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what would be done and why, and stop.")] = False,
 ) -> None:
     """Dataset → tuned model. Never worse on dev than the base: without a gain, the base is the result."""
@@ -50,6 +51,7 @@ def tune(
         {
             "model": model,
             "seed": seed,
+            "allow_contamination": allow_contamination,
             "tune.method": method or ("auto" if keep_index else None),
             "tune.keep_index": keep_index,
             "tune.max_minutes": max_minutes,

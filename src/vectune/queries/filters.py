@@ -88,6 +88,12 @@ class FilterReport:
         """For ``dataset.json``."""
         return {**self.__dict__}
 
+    def describe(self) -> str:
+        """One line for people."""
+        dropped = "".join(f"; {count:,} dropped: {reason}" for reason, count in self.dropped.items())
+        widened = f"; {self.widened:,} gained a further positive" if self.widened else ""
+        return f"{self.written:,} queries written, {self.kept:,} kept{widened}{dropped}"
+
 
 def filter_queries(
     written: Sequence[WrittenQuery],
@@ -113,8 +119,9 @@ def filter_queries(
         widened += filtered.widened
     examples: dict[str, list[str]] = {}
     for one in dropped:
-        if len(shown := examples.setdefault(one.reason, [])) < EXAMPLES:
-            shown.append(one.query.query.text)
+        shown, text = examples.setdefault(one.reason, []), one.query.query.text
+        if len(shown) < EXAMPLES and text not in shown:
+            shown.append(text)
     counts = dict(Counter(one.reason for one in dropped).most_common())
     return kept, FilterReport(len(written), len(kept), counts, examples, widened)
 

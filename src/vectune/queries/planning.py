@@ -7,6 +7,7 @@ corpus changes only the requests of what is new.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,8 +119,7 @@ class Planner:
     """
 
     def __init__(self, model: str, options: LLMOptions) -> None:
-        if options.queries < 1 or options.concurrency < 1 or options.attempts < 1 or not 0 <= options.two_chunks <= 1:
-            raise UsageError("queries, concurrency and attempts must be at least 1, two_chunks between 0 and 1.")
+        _check(options)
         self.model, self.options = model, options
         self._one = load_prompt(options.prompt)
         self._two = load_prompt(options.prompt_two)
@@ -136,8 +136,9 @@ class Planner:
         """Hash of all that the queries depend on, beside the chunks."""
         drawn = [self.options.queries, self.options.difficulty, self.options.language, self.options.two_chunks]
         sent = [self.options.answer_settings(), self.options.seed, self.options.examples_shown, self._examples]
-        prompts = [self._one.template, self._two.template, dict(self._one.styles), dict(self._one.difficulties)]
-        return hash_of([self.model, drawn, sent, prompts, self._styles, list(self.options.personas)])[:16]
+        cut = [self.options.least_words, self.options.most_characters]
+        prompts = [[each.template, dict(each.styles), dict(each.difficulties)] for each in (self._one, self._two)]
+        return hash_of([self.model, drawn, sent, cut, prompts, self._styles, list(self.options.personas)])[:16]
 
     def plan(self, chunks: Sequence[Chunk]) -> dict[str, Ask]:
         """The requests for these chunks by key; one for chunks of equal content."""
@@ -247,6 +248,21 @@ def read_examples(path: str) -> tuple[str, ...]:
     return found
 
 
+def _check(options: LLMOptions) -> None:
+    """Refuse numbers that make no sense."""
+    for name in ("queries", "concurrency", "attempts", "most_characters", "max_tokens"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UsageError(f"{name} is {value}; it must be at least 1.")
+    for name in ("timeout", "batch_poll", "requests_per_minute", "tokens_per_minute"):
+        if (value := getattr(options, name)) is not None and value <= 0:
+            raise UsageError(f"{name} is {value:g}; it must be above 0.")
+    for name in ("budget", "examples_shown", "temperature"):
+        if (value := getattr(options, name)) is not None and value < 0:
+            raise UsageError(f"{name} is {value:g}; it must not be negative.")
+    if not 0 <= options.two_chunks <= 1:
+        raise UsageError(f"two_chunks is {options.two_chunks:g}; it is a share, from 0 to 1.")
+
+
 def _style_weights(styles: Sequence[str], prompt: Prompt) -> dict[str, float]:
     weights = {}
     for entry in styles:
@@ -255,6 +271,8 @@ def _style_weights(styles: Sequence[str], prompt: Prompt) -> dict[str, float]:
             weights[name.strip()] = float(weight or 1)
         except ValueError:
             raise UsageError(f"The weight in the style '{entry}' is not a number; write it as question:4.") from None
+        if not 0 <= weights[name.strip()] < math.inf:
+            raise UsageError(f"The weight in the style '{entry}' must not be negative, nor without end.")
         if name.strip() not in prompt.styles:
             raise UsageError(
                 f"{prompt.source} describes no style '{name.strip()}' (it has: {', '.join(prompt.styles)}).",

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,6 @@ class PriceTable:
         return Price(price.input * self.batch_discount, price.output * self.batch_discount)
 
 
-@lru_cache(maxsize=8)
 def price_table(override: str | None = None) -> PriceTable:
     """The shipped table, with the entries of the user's file over it.
 
@@ -66,7 +64,7 @@ def price_table(override: str | None = None) -> PriceTable:
 
 def _read(path: Path) -> Json:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"the price table cannot be read ({error.strerror}).", path=path) from None
     except ValueError as error:
@@ -120,7 +118,9 @@ class CostEstimate:
 
     def describe(self) -> str:
         """One paragraph for people."""
-        money = "price unknown" if self.money is None else f"about ${self.money:,.4f}".rstrip("0").rstrip(".")
+        money = "price unknown (give a table of prices)"
+        if self.money is not None:
+            money = f"about ${self.money:,.4f}".rstrip("0").rstrip(".")
         return (
             f"{self.chunks:,} chunks: {self.requests:,} requests to send, {self.cached:,} answers on disk; "
             f"about {self.tokens_in:,} tokens in and {self.tokens_out:,} out; {money}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -56,7 +55,6 @@ def prompt_text(name: str) -> str:
     return (files("vectune.queries") / "prompts" / f"{name}.md").read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=16)
 def load_prompt(name_or_path: str) -> Prompt:
     """A shipped prompt by its name, or a user's file by its path.
 
@@ -67,7 +65,7 @@ def load_prompt(name_or_path: str) -> Prompt:
         return _parse(prompt_text(name_or_path), f"prompt '{name_or_path}'")
     path = Path(name_or_path).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not valid UTF-8"
         hint = "Write the shipped one to a file with: vectune queries --print-prompt chunk > my-prompt.md"

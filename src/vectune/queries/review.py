@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ COLUMNS = ("query_id", "split", "action", "query", "style", "chunks", "document"
 _NEEDED = ("query_id", "split", "action", "query")
 _ACTIONS = {"": "keep", "keep": "keep", "k": "keep", "drop": "drop", "d": "drop", "reword": "keep"}
 _SHOWN = 600  # characters of a chunk in the CSV
+_NUMBER = re.compile(r"[\d.,:/eE+\s-]*\d[\d.,:/eE+\s-]*")  # an id such as 12345678e9012345 becomes Infinity in Excel
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run a cell that begins with one of these
 
 
@@ -159,8 +161,9 @@ def _edit(
 
 
 def _guarded(cell: str) -> str:
-    return "'" + cell if cell.startswith(_FORMULA) or cell.startswith("'") else cell
+    """A cell that a spreadsheet leaves as it is: no formula, no number, no date."""
+    return "'" + cell if cell.startswith(_FORMULA) or cell.startswith("'") or _NUMBER.fullmatch(cell) else cell
 
 
 def _unguarded(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and (cell[1:].startswith(_FORMULA) or cell[1:2] == "'") else cell
+    return cell[1:] if cell.startswith("'") and _guarded(cell[1:]) == cell else cell
