@@ -6,8 +6,10 @@ import ast
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from typer.main import get_command
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 from pdfs import make_pdf
 from vectune.cli.app import app
+from vectune.config import Config
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -92,6 +95,15 @@ def test_the_options_that_are_shown_are_read(tmp_path: Path) -> None:
     (toml,) = (text for language, text in blocks(ROOT / "docs/reference/options.md") if language == "toml")
     (tmp_path / "vectune.toml").write_text(toml)
     assert read_config(tmp_path / "vectune.toml").tune.method == "lora"
+
+
+def test_every_table_of_options_is_documented() -> None:
+    text = (ROOT / "docs/reference/options.md").read_text(encoding="utf-8")
+    for name, kind in get_type_hints(Config).items():
+        if is_dataclass(kind):
+            assert f"::: {kind.__module__}.{kind.__qualname__}\n" in text and f"`[{name}]`" in text, name
+        else:
+            assert f"`{name}`" in text, name
 
 
 def test_the_readme_names_every_command() -> None:

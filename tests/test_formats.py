@@ -83,6 +83,24 @@ def test_judged_lists_with_splits_titles_and_sources(tmp_path: Path) -> None:
     assert dataset.corpus["x"].source == "f.pdf"
 
 
+@pytest.mark.parametrize(
+    "judged",
+    [
+        {"documents": ["yes", "no", "also"], "labels": [2, 0, 1]},
+        {"passages": [{"text": "yes", "score": 2}, {"text": "no", "label": 0}, {"text": "also"}]},
+    ],
+)
+def test_a_row_with_a_list_of_judged_texts(tmp_path: Path, judged: dict[str, Any]) -> None:
+    dataset = open_dataset(write(tmp_path / "a.jsonl", json.dumps({"query": "a", **judged}) + "\n"))
+    assert pairs(dataset) == {("train", "a", "yes", 2), ("train", "a", "also", 1)}
+    assert {chunk.text for chunk in dataset.corpus.values()} == {"yes", "no", "also"}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    assert open_dataset(write(tmp_path / "one.json", "\ufeff" + llama_index())).qrels == {"train": {"q1": {"n2": 1}}}
+    assert open_dataset(write(tmp_path / "d" / "one.json", "\ufeff" + llama_index())).info["imported"] == "llama-index"
+
+
 def test_a_folder_of_tables_named_after_the_splits(tmp_path: Path) -> None:
     write(tmp_path / "d" / "train.csv", "query,text\na,x\n")
     write(tmp_path / "d" / "validation.jsonl", '{"query": "b", "text": "y"}\n')
@@ -93,7 +111,7 @@ def test_a_folder_of_tables_named_after_the_splits(tmp_path: Path) -> None:
 
 MALFORMED = [
     ("a.csv", "query,text\na,x\n,y\nb,z\n", "line 3: the query is empty"),
-    ("a.csv", "query,text\na,x\nb\n", "line 3: has 1 cells, the header 2"),
+    ("a.csv", "query,text\na,x\nb\n", "line 3: has 1 cells, the header 2 (it begins with 'b')"),
     ("a.csv", 'query,text\n"a\nb",x\nc,\n', "line 4: the text is empty"),
     ("a.csv", "query,text,score\na,x,1\nb,y,high\n", "line 3: the score 'high' is not a number"),
     ("a.csv", "query,text,score\na,x,1\nb,y,0.7\n", "line 3: the score '0.7' is not a whole number"),
@@ -102,8 +120,14 @@ MALFORMED = [
     ("a.csv", "query,doc_id,text\na,1,x\nb,1,y\n", "line 3: the chunk id '1' already stands for another text"),
     ("a.jsonl", '{"query": "a", "text": "x"}\n{"query": \n', "line 2: is not valid JSON"),
     ("a.jsonl", '{"query": "a", "text": "x"}\n[1]\n', "line 2: is not a JSON object"),
-    ("a.jsonl", '{"query": "a", "text": "x"}\n{"query": 4, "text": "x"}\n', "line 2: the query is a int"),
+    ("a.jsonl", '{"query": "a", "text": "x"}\n{"query": 4, "text": "x"}\n', "line 2: the query is 4, not a text"),
     ("a.json", '[{"query": "a", "text": "x"}, {"query": "b"}]', "entry 2: the text is empty"),
+    ("a.json", '[{"query": "a", "text": "x"}, {"query": "b", "text": 7}]', "entry 2: the text is 7, not a text"),
+    (
+        "a.jsonl",
+        '{"query": "a", "docs": ["x", "y"], "labels": [1, 0]}\n{"query": "b", "docs": ["x"], "labels": [1, 0]}\n',
+        "line 2: has 2 scores for 1 texts",
+    ),
 ]
 
 
@@ -175,7 +199,7 @@ def test_llama_index_file_and_pair(tmp_path: Path) -> None:
     [
         ({"relevant_docs": {}}, "'q1' has no relevant_docs"),
         ({"relevant_docs": {"q1": ["n9"]}}, "unknown chunk 'n9'"),
-        ({"corpus": {"n2": 5}}, "the text of 'n2' is a int"),
+        ({"corpus": {"n2": 5}}, "the text of 'n2' is '5', not a text"),
         ({"queries": []}, "'queries' is missing or not an object"),
     ],
 )

@@ -76,7 +76,7 @@ def _split_of(file: Path, many: bool = True) -> str:
 
 def _is_llama_index(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             head = file.read(4096).lstrip()
     except (OSError, UnicodeDecodeError):
         return False
@@ -96,7 +96,7 @@ def _open_json(path: Path, skip_malformed: bool) -> RetrievalDataset:
 
 def _load_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=path) from None
     except ValueError as error:
@@ -133,7 +133,7 @@ def _relevant(content: Json, key: str, path: Path) -> dict[str, int]:
 
 def _string(text: Any, key: str, path: Path) -> str:
     if not isinstance(text, str):
-        raise DatasetError(f"the text of '{key}' is a {type(text).__name__}, not a text.", path=path)
+        raise DatasetError(f"the text of '{key}' is {str(text)[:60]!r}, not a text.", path=path)
     return text
 
 
@@ -173,7 +173,8 @@ def _csv_rows(path: Path, separator: str | None, table: Table) -> Iterator[tuple
             if not any(values):
                 continue
             if len(values) != len(header):
-                table.problems.append(f"{path}, line {number}: has {len(values)} cells, the header {len(header)}.")
+                wrong = f"has {len(values)} cells, the header {len(header)} (it begins with {values[0][:40]!r})."
+                table.problems.append(f"{path}, line {number}: {wrong}")
                 continue
             yield number, dict(zip(header, values, strict=True))
 
@@ -198,7 +199,7 @@ def _objects(entries: Iterator[tuple[int, Any]] | Any, table: Table, unit: str) 
 
 
 class _utf8:
-    """Turns a decoding error into a message with the path."""
+    """Turns what is wrong with a file of text into a message with the path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -207,7 +208,10 @@ class _utf8:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, UnicodeDecodeError):
-            raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=self.path) from None
+            hint = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8'."
+            raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", hint, path=self.path)
+        if isinstance(error, csv.Error):
+            raise DatasetError(f"is no table that can be read ({error}).", path=self.path)
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -279,7 +283,7 @@ def _query_cell(row: Row, path: Path) -> Any:
 # Writing
 
 
-def export_dataset(dataset: RetrievalDataset, path: str | Path, format: Format = "beir") -> None:
+def export_dataset(dataset: RetrievalDataset, path: str | Path, format: Format | str = "beir") -> None:
     """Write a dataset for a neighbour; the file or folder appears whole or not at all.
 
     Args:

@@ -20,11 +20,12 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "query_id": ("query_id", "qid", "question_id", "query-id"),
     "positive": (
         "positive", "positives", "pos", "positive_passages", "positive_text", "passage", "chunk", "context", "answer",
-        "document_text", "doc_text", "text", "content", "sentence2", "relevant_text", "document", "doc",
+        "document_text", "doc_text", "text", "content", "sentence2", "relevant_text", "document", "doc", "passages",
+        "documents", "docs", "texts",
     ),
     "chunk_id": ("chunk_id", "corpus_id", "corpus-id", "passage_id", "pid", "doc_id", "docid", "document_id"),
     "negative": ("negative", "negatives", "neg", "negative_passages", "hard_negative", "hard_negatives"),
-    "grade": ("score", "label", "relevance", "grade", "rating", "judgment", "judgement"),
+    "grade": ("score", "label", "relevance", "grade", "rating", "judgment", "judgement", "scores", "labels", "grades"),
     "title": ("title", "chunk_title", "heading", "document_title"),
     "source": ("source", "file", "filename", "url", "document_name", "source_document"),
     "split": ("split", "fold", "subset"),
@@ -79,7 +80,7 @@ class Table:
             more = len(self.problems) - MAX_SHOWN
             raise DatasetError(
                 f"{len(self.problems)} malformed row(s):\n{shown}" + (f"\n  … and {more} more" if more > 0 else ""),
-                "Correct the rows, or skip them.",
+                "Correct them, or leave them out: vectune queries DATA --skip-malformed --export NEW --format beir.",
                 path=self.path,
             )
         if not any(self.qrels.values()):
@@ -89,23 +90,24 @@ class Table:
 
     def _add_row(self, values: dict[str, Any], row: Row, split: str) -> None:
         text = _text(values.get("query"), "query")
-        grade = _grade(values.get("grade"))
         named = values.get("split")
         if named not in (None, ""):
             split = SPLIT_NAMES.get(str(named).strip().lower(), "")
             if not split:
                 raise ValueError(f"the split '{named}' is none of train, dev, test.")
-        positives = [self._chunk(entry, values) for entry in _entries(values.get("positive"), "text")]
-        if not positives:
+        entries = _entries(values.get("positive"), "text")
+        if not entries:
             raise ValueError("the text is empty.")
+        grades = _grades(values.get("grade"), entries)
+        judgments = [(self._chunk(entry, values), grade) for entry, grade in zip(entries, grades, strict=True)]
         negatives = [self._chunk(entry, {}) for entry in _negatives(row, values)]
         query = self._query(text, values.get("query_id"))
-        for chunk in (*positives, *negatives):
+        for chunk in (*(chunk for chunk, _ in judgments), *negatives):
             self.corpus.setdefault(chunk.id, chunk)
         self.queries.setdefault(query.id, query)
-        if grade >= 1:
-            judged = self.qrels.setdefault(split, {}).setdefault(query.id, {})
-            for chunk in positives:
+        for chunk, grade in judgments:
+            if grade >= 1:
+                judged = self.qrels.setdefault(split, {}).setdefault(query.id, {})
                 judged[chunk.id] = max(grade, judged.get(chunk.id, 0))
 
     def _query(self, text: str, key: Any) -> Query:
@@ -161,7 +163,7 @@ def _entries(value: Any, what: str) -> list[Any]:
         return [value]
     if isinstance(value, Iterable):
         return list(value)
-    raise ValueError(f"the {what} is a {type(value).__name__}, not a text.")
+    raise ValueError(f"the {what} is {_shown(value)}, not a text.")
 
 
 def _negatives(row: Row, values: dict[str, Any]) -> Iterator[Any]:
@@ -175,8 +177,24 @@ def _text(value: Any, what: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"the {what} is empty.")
     if not isinstance(value, str):
-        raise ValueError(f"the {what} is a {type(value).__name__}, not a text.")
+        raise ValueError(f"the {what} is {_shown(value)}, not a text.")
     return value.strip()
+
+
+def _grades(value: Any, entries: list[Any]) -> list[int]:
+    """A grade for each text: the row's for all, one of a list for each, or the one that stands in its record."""
+    listed = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    given = list(value) if listed else [value] * len(entries)
+    if len(given) != len(entries):
+        raise ValueError(f"has {len(given)} scores for {len(entries)} texts.")
+    records = [entry if isinstance(entry, Mapping) else {} for entry in entries]
+    own = [next((record[name] for name in SYNONYMS["grade"] if name in record), None) for record in records]
+    return [_grade(grade if mine is None else mine) for mine, grade in zip(own, given, strict=True)]
+
+
+def _shown(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 60 else said[:57] + "..."
 
 
 def _grade(value: Any) -> int:
