@@ -28,7 +28,7 @@ def make_pdf(pages: Sequence[Sequence[str]], title: str = "", encrypted: bool = 
     if encrypted:
         objects.append(_encryption())
         trailer += b" /Encrypt %d 0 R /ID [<%s> <%s>]" % (len(objects), b"00" * 16, b"00" * 16)
-    return _file(objects, trailer)
+    return pdf_file(objects, trailer)
 
 
 def _content(lines: Sequence[str]) -> bytes:
@@ -38,7 +38,8 @@ def _content(lines: Sequence[str]) -> bytes:
     return b"BT /F1 10 Tf 14 TL 50 750 Td\n" + b"\n".join(shown) + b"\nET"
 
 
-def _file(objects: list[bytes], trailer: bytes) -> bytes:
+def pdf_file(objects: list[bytes], trailer: bytes) -> bytes:
+    """A PDF of numbered objects, of which the first is the catalog."""
     data = b"%PDF-1.4\n"
     offsets = []
     for number, body in enumerate(objects, 1):

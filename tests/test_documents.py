@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pdfs import make_pdf
+from pictures import make_png, make_scan
 from vectune.documents import DocumentOptions, Skipped, decode, read_documents
 from vectune.errors import DocumentError
 from vectune.extraction import _marked_pages
@@ -220,6 +222,41 @@ def test_data_under_the_name_of_a_document_is_not_text(tmp_path: Path) -> None:
     assert [one.source for one in skipped] == ["a.html", "b.docx", "c.epub"]
     assert skipped[0].reason == "not text: most likely binary data"
     assert skipped[1].reason == skipped[2].reason == "damaged or truncated file"
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="OCR needs tesseract")
+def test_pictures_and_scans_are_read_by_ocr(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_png=make_png("THE LITTLE HILL"), b_dot_pdf=make_scan(["THE LITTLE HILL", "FILL IT"]))
+    documents, skipped = read(tmp_path, timeout=300.0)
+    assert [document.source for document in documents] == ["a.png", "b.pdf"], skipped
+    assert "THE LITTLE HILL" in documents[0].text
+    second = documents[1].pages[1]
+    assert "THE LITTLE HILL" in documents[1].text[:second] and "FILL IT" in documents[1].text[second:]
+    refused = {skip.source: skip.reason for skip in read_only(tmp_path, ocr=False)}
+    assert refused == {
+        "a.png": "a picture; OCR needs tesseract",
+        "b.pdf": "no text in it (a scan?); OCR needs tesseract",
+    }
+
+
+def read_only(folder: Path, **options: object) -> list[Skipped]:
+    """What is skipped where nothing can be read."""
+    skipped: list[Skipped] = []
+    with pytest.raises(DocumentError):
+        list(read_documents([folder], DocumentOptions(**options), SILENT, skipped))  # type: ignore[arg-type]
+    return skipped
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_reader_that_hangs_costs_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader opens a pipe that nobody writes to: it hangs in the kernel, as on a dead network drive."""
+    write(tmp_path, a_dot_html="<p>The first page.</p>", b_dot_html="x", c_dot_html="<p>The last.</p>")
+    (tmp_path / "b.html").unlink()
+    os.mkfifo(tmp_path / "b.html")
+    monkeypatch.setattr("vectune.documents._refusal", lambda *_: "")  # it would refuse what is no regular file
+    documents, skipped = read(tmp_path, timeout=4.0, workers=1)
+    assert [document.text.strip() for document in documents] == ["The first page.", "The last."]
+    assert skipped == [Skipped("b.html", "reading it took over 4 s")]
 
 
 def test_pages_that_were_read_by_ocr_are_told_apart() -> None:
