@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models import save_bert
-from vectune.embedders.packed import SCORES_IN_CACHE, PackedBert, can_pack, group_sequences
+from vectune.embedders.packed import SCORES_IN_CACHE, PackedBert, can_pack, fill, group_sequences
 
 LENGTHS = np.array([30, 29, 22, 22, 22, 9, 3, 2], dtype=np.int64)
 
@@ -95,6 +95,21 @@ def test_groups_cover_all_tokens_with_little_padding() -> None:
     for group in groups:
         assert group.count == 1 or 12 * group.count * group.length**2 <= SCORES_IN_CACHE
         assert group.stop - group.start >= 0.87 * group.count * group.length
+
+
+def test_training_sees_few_shapes_and_little_padding() -> None:
+    draw = np.random.default_rng(1)
+    shapes = set()
+    for _ in range(30):
+        lengths = np.sort(draw.integers(8, 257, 40))[::-1].copy()
+        groups = group_sequences(lengths, heads=12, few_sizes=True)
+        assert groups[-1].stop == lengths.sum()
+        shapes |= {(group.count, group.length) for group in groups}
+        assert sum(group.count * group.length for group in groups) <= 1.15 * lengths.sum()
+    assert len(shapes) < 60
+    ids, places = fill(torch.arange(1000), np.arange(1000))
+    assert len(ids) == len(places) == 1024
+    assert len(fill(torch.arange(10), np.arange(10))[0]) == 12
 
 
 def test_other_activations_and_architectures_are_left_alone(bert: Any) -> None:

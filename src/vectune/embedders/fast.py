@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from vectune.embedders.packed import Group, group_sequences, layer_weights
+from vectune.embedders.packed import Group, fill, group_sequences, layer_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,13 +68,14 @@ class FastBert:
             x = torch.layer_norm(x.add_(mixed), width, gain1, shift1, self.epsilon)
             fed = down(gelu(up(x.to(self.dtype))))
             x = torch.layer_norm(x.add_(fed), width, gain2, shift2, self.epsilon)
-        return x
+        return x[: len(ids)]
 
     def _embed(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
         part = self._embeddings
-        places = np.concatenate([np.arange(length) for length in lengths]) + self.first_position
-        words = part.word_embeddings(ids) + part.token_type_embeddings.weight[0]
-        normed: Tensor = part.LayerNorm(words.add_(part.position_embeddings(torch.from_numpy(places))))
+        own = np.concatenate([np.arange(length) for length in lengths]) + self.first_position
+        filled, places = fill(ids, own)
+        words = part.word_embeddings(filled) + part.token_type_embeddings.weight[0]
+        normed: Tensor = part.LayerNorm(words.add_(part.position_embeddings(places)))
         return normed
 
     def _attend(self, qkv: Tensor, groups: list[Group]) -> Tensor:
@@ -87,6 +88,7 @@ class FastBert:
             mixed = self._mix(query, key, value, group.padding).view(group.count, self.heads, group.length, -1)
             tokens = mixed.transpose(1, 2).reshape(group.count * group.length, -1)
             found[group.start : group.stop] = tokens if group.places is None else tokens.index_select(0, group.places)
+        found[groups[-1].stop :] = 0
         return found
 
     @staticmethod

@@ -1,8 +1,10 @@
 """BERT and its kin without padding: a forward and a backward pass written for CPUs.
 
-The tokens of a piece stand one after another, so that every matrix product sees real tokens only. Attention runs on
-groups of sequences of about equal length, small enough that a group's scores stay in the processor's cache; its
-backward pass computes the probabilities again instead of keeping them. On CPUs PyTorch's fused attention is the
+The tokens of a piece stand one after another, so that matrix products see next to nothing but real tokens. Attention
+runs on groups of sequences of about equal length, small enough that a group's scores stay in the processor's cache; its
+backward pass computes the probabilities again instead of keeping them. In training, sizes are rounded up to few
+different ones: for each shape it has not seen, PyTorch's matrix library (oneDNN) makes a kernel and keeps it, and a
+thousand of them take a gigabyte. On CPUs PyTorch's fused attention is the
 slowest part of a training step (in bf16 its backward pass takes 2 to 13 times as long as this one, the more the
 shorter the texts); docs/performance.md has the figures.
 
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ARCHITECTURES = ("BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel")
+ROWS = 64  # of a piece of several hundred tokens and more: a multiple of this
 SCORES_IN_CACHE = 800_000  # attention scores that a group of sequences may have, over all heads: 1.6 MB in bf16
-SLACK = 0.12  # share of a group that may be padding; only attention sees it
+SLACK = 0.12  # share of a group that may be padding where lengths are not rounded; only attention sees it
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Group:
     Attributes:
         start, stop: their tokens in the piece.
         count: sequences.
-        length: tokens of the longest.
+        length: tokens of each, padding included.
         source: row of the piece for each padded place, shape (count · length,); None where all have one length.
         places: padded place of each token, shape (stop - start,); None as above.
         padding: True at padded keys, shape (count, 1, length); None as above.
@@ -49,28 +52,39 @@ class Group:
     padding: Tensor | None = None
 
 
-def group_sequences(lengths: NDArray[np.int64], heads: int) -> list[Group]:
+def rounded(tokens: int) -> int:
+    """The next of few sizes that is no smaller; at most an eighth larger (a quarter below 32 tokens)."""
+    step = 4
+    while step * 8 < tokens:
+        step *= 2
+    return -(-tokens // step) * step
+
+
+def group_sequences(lengths: NDArray[np.int64], heads: int, few_sizes: bool = False) -> list[Group]:
     """Cut sequences, longest first, into groups for attention.
 
     Args:
         lengths: tokens of each sequence, descending.
         heads: attention heads.
+        few_sizes: round lengths up, and take a power of two of sequences: a tenth more work, and few shapes.
     """
+    padded = np.array([rounded(int(length)) for length in lengths]) if few_sizes else lengths
     groups: list[Group] = []
     first, start = 0, 0
     while first < len(lengths):
-        longest = int(lengths[first])
-        most = max(1, SCORES_IN_CACHE // (heads * longest * longest))
-        taken = lengths[first : first + most]
-        fits = np.cumsum(longest - taken) <= SLACK * longest * np.arange(1, len(taken) + 1)
+        longest = int(padded[first])
+        taken = padded[first : first + max(1, SCORES_IN_CACHE // (heads * longest * longest))]
+        fits = np.cumsum(longest - taken) <= (0 if few_sizes else SLACK * longest * np.arange(1, len(taken) + 1))
         count = len(taken) if fits.all() else int(np.argmin(fits))
-        groups.append(_group(start, taken[:count]))
+        if few_sizes:
+            count = 1 << (count.bit_length() - 1)
+        groups.append(_group(start, lengths[first : first + count], longest))
         first, start = first + count, groups[-1].stop
     return groups
 
 
-def _group(start: int, lengths: NDArray[np.int64]) -> Group:
-    count, longest = len(lengths), int(lengths[0])
+def _group(start: int, lengths: NDArray[np.int64], longest: int) -> Group:
+    count = len(lengths)
     stop = start + int(lengths.sum())
     if lengths[-1] == longest:
         return Group(start, stop, count, longest)
@@ -82,6 +96,22 @@ def _group(start: int, lengths: NDArray[np.int64]) -> Group:
         start, stop, count, longest,
         torch.from_numpy(source), torch.from_numpy(places), torch.from_numpy(~real).unsqueeze(1),
     )  # fmt: skip
+
+
+def fill(ids: Tensor, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Token ids and positions with a few more behind them, up to a rounded number; nothing attends to those.
+
+    Args:
+        ids: shape (tokens,).
+        places: position of each in its sequence, shape (tokens,).
+    """
+    missing = rounded(len(ids)) - len(ids) if len(ids) < ROWS else -len(ids) % ROWS
+    if not missing:
+        return ids, torch.from_numpy(places)
+    return (
+        torch.cat([ids, ids[-1:].expand(missing)]),
+        torch.from_numpy(np.concatenate([places, np.repeat(places[-1:], missing)])),
+    )
 
 
 # Attention
@@ -118,6 +148,7 @@ def _attend(qkv: Tensor, groups: list[Group], heads: int) -> Tensor:
         query, key, value = _heads(qkv, group, 3, heads)
         mixed = torch.bmm(_probabilities(query * scale, key, group, heads), value)
         found[group.start : group.stop] = _tokens((mixed,), group, heads)
+    found[groups[-1].stop :] = 0
     return found
 
 
@@ -136,6 +167,7 @@ def _attend_backward(qkv: Tensor, gradient: Tensor, groups: list[Group], heads: 
         to_query = torch.bmm(to_scores, key).mul_(scale)
         to_key = torch.bmm(to_scores.transpose(1, 2), query)
         found[group.start : group.stop] = _tokens((to_query, to_key, to_value), group, heads)
+    found[groups[-1].stop :] = 0
     return found
 
 
@@ -266,18 +298,22 @@ class PackedBert:
             Shape (tokens, hidden), in ``dtype``.
         """
         x = self._embed(ids, types, lengths).to(self.dtype)
-        shape = Shape(group_sequences(lengths, self.heads), self.heads, self.epsilon, self.dtype)
+        shape = Shape(group_sequences(lengths, self.heads, few_sizes=True), self.heads, self.epsilon, self.dtype)
         model: Any = self.model
         for layer in model.encoder.layer:
             x = Layer.apply(x, shape, *layer_weights(layer))  # type: ignore[no-untyped-call]
-        return x
+        return x[: len(ids)]
 
     def _embed(self, ids: Tensor, types: Tensor | None, lengths: NDArray[np.int64]) -> Tensor:
         part: Any = self.model.embeddings
-        places = np.concatenate([np.arange(length) for length in lengths]) + self.first_position
-        words = _rows_of(part.word_embeddings, ids)
-        positions = part.position_embeddings(torch.from_numpy(places))
-        kinds = part.token_type_embeddings(torch.zeros_like(ids) if types is None else types)
+        own = np.concatenate([np.arange(length) for length in lengths]) + self.first_position
+        filled, places = fill(ids, own)
+        kinds = torch.zeros_like(filled)
+        if types is not None:
+            kinds[: len(types)] = types
+        words = _rows_of(part.word_embeddings, filled)
+        positions = part.position_embeddings(places)
+        kinds = part.token_type_embeddings(kinds)
         normed: Tensor = part.LayerNorm(words + kinds + positions)
         return normed
 
