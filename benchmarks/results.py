@@ -207,7 +207,9 @@ def _call(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with log.open("w") as output:
         started = time.perf_counter()
-        child = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        child = subprocess.Popen(  # in a folder of its own: peers leave checkpoints where they stand
+            command, stdout=output, stderr=output, env=environment, cwd=log.parent, start_new_session=True
+        )
         late = threading.Event()
         timer = threading.Timer(seconds, _end, [child.pid, late])
         timer.start()

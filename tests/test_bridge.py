@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,8 @@ def test_pieces_teach_what_a_small_sample_cannot(tmp_path: Path) -> None:
     """Chunks of two sentences, whose vectors are the sentences' sum: the sample's sentences double what is known."""
     rng = np.random.default_rng(0)
     dataset, _ = turned_space(documents=40, chunks=2)
-    old_table, image = {}, np.eye(48) + rng.normal(size=(48, 48)) / 48**0.5
+    old_table: dict[str, Any] = {}
+    image = np.eye(48) + rng.normal(size=(48, 48)) / 48**0.5
     renamed = {}
     for key, chunk in dataset.corpus.items():
         first, second = (f"{chunk.content} says thing {part}." for part in "ab")

@@ -226,7 +226,7 @@ def test_what_is_exported_can_be_imported(tmp_path: Path, format: formats.Format
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'xml' is not a format"):
-        export_dataset(make_dataset(), tmp_path / "out", "xml")  # type: ignore[arg-type]
+        export_dataset(make_dataset(), tmp_path / "out", "xml")
     assert not list(tmp_path.iterdir())
 
 

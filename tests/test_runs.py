@@ -6,6 +6,8 @@ import errno
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,18 @@ def test_hash_files_sees_a_changed_file(tmp_path: Path) -> None:
     assert hash_files([file]) == before
     file.write_text("22")
     assert hash_files([file]) != before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes cannot be asked for elsewhere")
+def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, living = (tmp_path / f".out.partial-{number}" for number in (dead.pid, os.getppid()))
+    left.mkdir()
+    (left / "half").write_text("h")
+    living.write_text("still written")
+    with writing(tmp_path / "out") as beside:
+        beside.write_text("whole")
+    assert not left.exists()
+    assert living.exists()
+    assert (tmp_path / "out").read_text() == "whole"

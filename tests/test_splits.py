@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets_made import make_dataset, random_text
+from tiny_dataset import with_chunk
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import ContaminationError, DatasetError
 from vectune.records import Chunk, Query
@@ -43,7 +44,7 @@ def test_documents_with_near_duplicates_stay_together() -> None:
     text = random_text(random.Random(7), 60)
     for place in range(0, 20, 4):  # five documents share a chunk
         key = f"d{place}-c0"
-        dataset.corpus[key] = replace(dataset.corpus[key], text=text)
+        dataset = with_chunk(dataset, key, text=text)
     for seed in range(5):
         found = split_by_document(dataset.corpus, dataset.qrels["train"], SplitOptions(seed=seed))
         sides = [split for split, qrels in found.items() if documents(dataset, qrels) & {"d0", "d4", "d8", "d12"}]
@@ -54,7 +55,7 @@ def test_boilerplate_in_every_document_costs_queries_not_the_split() -> None:
     dataset = make_dataset(20, 4)
     text = random_text(random.Random(7), 60)
     for place in range(20):
-        dataset.corpus[f"d{place}-c0"] = replace(dataset.corpus[f"d{place}-c0"], text=text)
+        dataset = with_chunk(dataset, f"d{place}-c0", text=text)
     found = split_by_document(dataset.corpus, dataset.qrels["train"])
     assert check_contamination(replace(dataset, qrels=found)) == []
     assert len(found["train"]) >= 0.4 * 80
@@ -114,7 +115,7 @@ def test_train_pool_leaves_out_held_documents_and_their_near_duplicates() -> Non
     for place in range(5):
         qrels.pop(f"q-d0-c{place}", None)
         qrels.pop(f"q-d11-c{place}", None)  # d11 is without judgments
-    dataset.corpus["d11-c2"] = replace(dataset.corpus["d11-c2"], text=dataset.corpus["d0-c3"].text)
+    dataset = with_chunk(dataset, "d11-c2", text=dataset.corpus["d0-c3"].text)
     dataset.qrels["test"] = test
     pool = train_pool(dataset)
     assert not any(chunk.startswith("d0-") for chunk in pool)
@@ -139,7 +140,7 @@ def contaminated(kind: str) -> RetrievalDataset:
     if kind == "document":
         dataset.qrels["train"]["q-d0-c4"] = test.pop("q-d0-c4")
     elif kind == "near-duplicate":
-        dataset.corpus["d3-c1"] = replace(dataset.corpus["d3-c1"], text=dataset.corpus["d0-c2"].text)
+        dataset = with_chunk(dataset, "d3-c1", text=dataset.corpus["d0-c2"].text)
     elif kind == "query":
         dataset.queries["q-d3-c1"] = Query(dataset.queries["q-d0-c2"].text.upper() + " ?", id="q-d3-c1")
     return dataset
@@ -181,7 +182,7 @@ def test_a_chunk_between_two_that_are_not_alike_does_not_join_them() -> None:
     words = random_text(random.Random(3), 100).split()
     steps = {"d0-c2": words, "d5-c0": [*words[:94], *"abcdef"], "d3-c1": [*words[:88], *"ghijklmnopqr"]}
     for key, text in steps.items():
-        dataset.corpus[key] = replace(dataset.corpus[key], text=" ".join(text))
+        dataset = with_chunk(dataset, key, text=" ".join(text))
     del dataset.qrels["train"]["q-d5-c0"]
     assert check_contamination(dataset) == []
 

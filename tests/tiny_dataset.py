@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.records import Chunk, Query
 
@@ -25,3 +28,9 @@ def small_dataset(documents: int = 24) -> RetrievalDataset:
             split = "test" if number % 4 == 3 else "train"
             qrels.setdefault(split, {})[query.id] = {chunk.id: 1}
     return RetrievalDataset(corpus, queries, qrels, {"name": "small"})
+
+
+def with_chunk(dataset: RetrievalDataset, key: str, **changes: Any) -> RetrievalDataset:
+    """The dataset with one chunk changed; under another id it is a further one."""
+    chunk = replace(dataset.corpus[key], **changes)
+    return replace(dataset, corpus={**dataset.corpus, chunk.id: chunk})

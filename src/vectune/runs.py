@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -50,17 +51,33 @@ def storage_errors(path: Path) -> Iterator[None]:
 def writing(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target``; what is written there replaces the target when the block ends well.
 
-    Works for a file and for a folder (make it yourself). After an error nothing of it is left.
+    Works for a file and for a folder (make it yourself). After an error nothing of it is left; what a killed process
+    left is removed by the next one.
     """
     beside = target.with_name(f".{target.name}.partial-{os.getpid()}")
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove(beside)
+        for left in (beside, *_abandoned(target)):
+            remove(left)
         try:
             yield beside
             replace(beside, target)
         finally:
             remove(beside)
+
+
+def _abandoned(target: Path) -> Iterator[Path]:
+    """What processes that live no more have begun for this target."""
+    if os.name != "posix":  # elsewhere asking for a process may end it
+        return
+    for path in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
+        number = path.name.rpartition("-")[2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            yield path
+        except (ValueError, OverflowError, PermissionError):  # not ours to judge
+            continue
 
 
 def replace(source: Path, target: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_report_as_markdown(vectune: Run, tmp_path: Path) -> None:
     code, _, err = vectune("report", run, "--markdown", tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert code == 0, err
-    assert text.startswith("## ") and "| tuned model |" in text and CURVE["advice"] in text
+    assert text.startswith("## ") and "| tuned model |" in text and str(CURVE["advice"]) in text
     assert "| 25% of documents | 51 | 10 | .430 |" in text and "<i>" not in text
 
 

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from tiny_dataset import small_dataset
+from tiny_dataset import small_dataset, with_chunk
 from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError
 from vectune.records import Chunk, Query
@@ -66,8 +64,7 @@ def test_queries_of_one_chunk_share_it() -> None:
 
 
 def test_masks_of_positives_siblings_and_word_for_word_copies() -> None:
-    dataset = small_dataset()
-    dataset.corpus["copy"] = replace(dataset.corpus["apple-open"], document_id="elsewhere", id="copy")
+    dataset = with_chunk(small_dataset(), "apple-open", document_id="elsewhere", id="copy")
     data = training(dataset)
     row = data.queries.index("how do I open a apple")
     ids = list(dataset.corpus)
