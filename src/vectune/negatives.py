@@ -56,6 +56,7 @@ def mine(
     for start in range(0, len(queries), BLOCK):
         rows = range(start, min(start + BLOCK, len(queries)))
         scores = fuse(queries[start : rows.stop] @ pool.T, lexical.all_scores(texts[start : rows.stop]), weight)
+        scores = np.round(scores, 4)  # a product's last bits differ with its place in memory; the choice must not
         for row in rows:
             hardest = _hardest(scores[row - start], positives[row], excluded[row], depth, margin)
             found[row, : len(hardest)] = hardest
