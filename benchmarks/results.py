@@ -11,7 +11,8 @@ its own; scoring is another process with vectune's own code, the same for everyb
 train queries, and dev's besides where they have no use for it. A job over ``--time-limit`` minutes is stopped, and
 its tool is not run on that set again; a failure is kept with its message. Both are shown in the tables.
 
-RESULTS.md and the README's table are written from the JSONs alone.
+RESULTS.md and the README's table are written from the JSONs alone; what else a reader must know of the run, a line
+each in ``--out/note.md``, stands at the top.
 """
 
 from __future__ import annotations

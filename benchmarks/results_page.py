@@ -26,6 +26,7 @@ class Results:
     """All finished jobs."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.jobs: list[Done] = [json.loads(file.read_text()) for file in sorted((folder / "jobs").glob("*.json"))]
         self.sets = [name for name in SETS if any(job["set"] == name for job in self.jobs)]
         self.tools = [name for name in TOOLS if any(job["tool"] == name for job in self.jobs)]
@@ -54,7 +55,7 @@ def page(results: Results) -> str:
     """The whole of RESULTS.md."""
     parts = [
         "# Ours and the peers', measured",
-        "Written by `python benchmarks/results.py`; do not edit. Every figure is from one machine and one command. "
+        "Written by `python benchmarks/results.py`; do not edit. Every figure is from one machine and that command. "
         "A cell is the mean over the seeds, ± the standard deviation where there are several; — was not run.",
         environment(results),
         "## Quality",
@@ -105,7 +106,9 @@ def environment(results: Results) -> str:
     lines = [f"- Date: {period}", *(f"- Machine: {each}" for each in machines)]
     lines += [*(f"- Ours: {each}" for each in versions), f"- Peers: {peers}"]
     seeds = sorted({job["seed"] for job in results.jobs})
-    return "\n".join([*lines, f"- Seeds: {', '.join(map(str, seeds))}"])
+    note = results.folder / "note.md"
+    said = [f"- {line}" for line in note.read_text().splitlines()] if note.exists() else []
+    return "\n".join([*lines, f"- Seeds: {', '.join(map(str, seeds))}", *said])
 
 
 def spread(values: list[float], digits: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from boards import Floats, WordEmbedder, dataset
+from vectune.adapters import AdaptedEmbedder, Adapter
 from vectune.board import Board
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError, EndpointError, InputError, ModelError, UsageError
@@ -111,6 +112,19 @@ def test_variants_of_one_model_embed_once(data: RetrievalDataset, monkeypatch: p
     assert sizes["hybrid:words"] > sizes["words"]
     quality = {row.name: row.measures["nDCG@10"] for row in board.rows}
     assert quality["words@int8"] == pytest.approx(quality["words"], abs=0.02)
+
+
+def test_the_weight_of_an_adapter_is_chosen_by_its_base(
+    data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was fitted on dev's queries as well: there it would look better than it is."""
+    words = WordEmbedder(noise=0.5)
+    adapted = AdaptedEmbedder(words, Adapter("linear", 32, 32, skip=-np.eye(32, dtype=np.float32)))
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: {"w": words, "a": adapted}[name])
+    plain, turned = evaluate(data, ["hybrid:w", "hybrid:a"], options=QUICK).rows
+    assert turned.details["weight"] == plain.details["weight"] < 1  # by its own queries BM25 would get all of it
+    assert turned.details["chosen_on"] == "dev, with the queries as they are before the adapter"
+    assert plain.details["chosen_on"] == "dev"
 
 
 def test_bm25_finds_nothing_for_words_it_never_saw() -> None:

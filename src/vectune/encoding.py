@@ -65,6 +65,21 @@ class Encoder:
             self._queries.update(zip(batch, found, strict=True))
         return np.stack([self._queries[text] for text in texts])
 
+    @property
+    def adapted(self) -> bool:
+        """Whether queries pass through an adapter while documents keep their vectors."""
+        return isinstance(self.embedder, AdaptedEmbedder) and self.embedder.document is None
+
+    def untuned_queries(self, texts: Sequence[str]) -> Floats:
+        """As ``queries``, before the adapter where there is one.
+
+        Adapters are fitted on dev's queries as well and would look too good there, so nothing may be chosen by theirs.
+        """
+        if not (isinstance(self.embedder, AdaptedEmbedder) and self.adapted):
+            return self.queries(texts)
+        base = self.embedder.base
+        return checked(base.embed_queries(texts), texts, base.dim, self.label, "query")
+
     def query_seconds(self, texts: tuple[str, ...]) -> list[float]:
         """Seconds to embed each of these queries alone and past the cache; measured once, the first one warms up."""
         if texts and texts not in self._seconds:

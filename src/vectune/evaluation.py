@@ -235,12 +235,15 @@ class _Evaluation:
             self.notes.append(f"{name.text}: the weight is .5, for {why} to choose it on.")
             return 0.5, {"weight": 0.5, "chosen_on": None}
         queries = dataset.queries_of("dev")
+        texts = [query.text for query in queries]
+        if encoder.adapted:
+            chosen_on += ", with the queries as they are before the adapter"
         place = {chunk: index for index, chunk in enumerate(self.encoded.ids)}
         weight = choose_weight(
             self.encoded.bm25,
             corpus,
-            [query.text for query in queries],
-            self._shaped(name, encoder.queries([query.text for query in queries])),
+            texts,
+            self._shaped(name, encoder.untuned_queries(texts)),
             judged_indices(dataset.split("dev"), [query.id for query in queries], place),
             self.encoded.ties,
             self.options.hybrid_step,
