@@ -15,7 +15,8 @@ from vectune.statistics import (
     standard_error,
 )
 
-DIFFERENCES = st.lists(st.integers(-20, 20).map(lambda value: value / 20), min_size=2, max_size=10)
+# In 32ths, whose sums are exact: scipy takes sums that differ in the last bit for different.
+DIFFERENCES = st.lists(st.integers(-32, 32).map(lambda value: value / 32), min_size=2, max_size=10)
 
 
 @settings(max_examples=40, deadline=None)

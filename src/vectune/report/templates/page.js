@@ -81,7 +81,10 @@ function make(tag, className, text) {
       line.append(...passage(number));
       return line;
     }));
-    if (!card.open) card.showModal();
+    if (!card.open) {
+      card.showModal();
+      find("card-close").focus(); // the attribute autofocus already acts when the page loads
+    }
     card.scrollTop = 0;
   }
   function step(by) {
