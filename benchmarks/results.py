@@ -1,18 +1,20 @@
 """Ours and the peers' on the seven sets: one command, from nothing to RESULTS.md.
 
-    python benchmarks/results.py ../shared/data --out results                    all of it
-    python benchmarks/results.py ../shared/data --out results --sets emanual --seeds 0 --tools base,full
-    python benchmarks/results.py --out results --render                          the pages again, nothing is run
+    python benchmarks/results.py ../shared/data                    all of it, but for what is there
+    python benchmarks/results.py ../shared/data --sets emanual --seeds 0 --tools base,full
+    python benchmarks/results.py ../shared/data --again changed    what was measured with code that has changed since
+    python benchmarks/results.py --render                          the pages again, nothing is run
 
 Makes the peers' environment under ``--out`` (exact versions: peers/requirements.txt), then runs the tools in turn on
 each set and seed. A tool's training is a process of its own, so that its wall time, CPU seconds and peak memory are
-its own; scoring is another process with vectune's own code, the same for everybody. Every job leaves one JSON in
-``--out/jobs``; a job that has one is not run again, so the command can be stopped and repeated. Peers get the same
-train queries, and dev's besides where they have no use for it. A job over ``--time-limit`` minutes is stopped, and
-its tool is not run on that set again; a failure is kept with its message. Both are shown in the tables.
+its own; scoring is another process with vectune's own code, the same for everybody. Peers get the same train queries,
+and dev's besides where they have no use for it. A job over ``--time-limit`` minutes is stopped, and its tool is not
+run on that set again; a failure is kept with its message. Both are shown in the tables.
 
-RESULTS.md and the README's table are written from the JSONs alone; what else a reader must know of the run, a line
-each in ``--out/note.md``, stands at the top.
+Every job leaves one JSON in ``benchmarks/measured``, which is committed: a job that has one is not run again, so the
+command can be stopped and repeated, and days of work can be collected by several people. Each tells when it was
+measured, at which commit, with which versions and processor, and how busy the machine was. RESULTS.md and the
+README's table are written from the JSONs alone; what else a reader must know stands in measured/note.md, a line each.
 """
 
 from __future__ import annotations
@@ -25,13 +27,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from provenance import REQUIREMENTS, Company, digest, measured_with, sources
+
 HERE = Path(__file__).parent
+MEASURED = HERE / "measured"
 SETS = ("emanual", "chunking_eval", "lyft_uber", "legalbenchrag", "covid_qa", "stackexchange", "squad")
 SEEDS = (0, 1, 2)
+OVER = "over"  # how the message of a job that was stopped begins
 MESSAGE = 400  # characters of a failure that are kept
 
 
@@ -45,6 +52,7 @@ class Tool:
         settings: given to the script, or to TuneOptions.
         seeded: a seed changes something; else it runs once.
         whole: the documents' vectors change too.
+        made_of: the module of vectune that does it, where it is ours.
     """
 
     title: str
@@ -52,28 +60,41 @@ class Tool:
     settings: tuple[tuple[str, Any], ...] = ()
     seeded: bool = True
     whole: bool = False
+    made_of: str = ""
+
+    def code(self) -> list[Path]:
+        """The files that its figures hang on."""
+        return [HERE / "peers" / f"{self.peer}.py", REQUIREMENTS] if self.peer else sources(self.made_of)
 
 
 TRAINER = (("negatives", 3), ("epochs", 1), ("dev", False))
 TRAINER_BEST = (("negatives", 1), ("epochs", 3), ("dev", True))
+FINETUNE = "training.finetune"
 TOOLS = {
-    "base": Tool("untuned base", seeded=False),
+    "base": Tool("untuned base", seeded=False, made_of="evaluation"),
     "llama-model": Tool("LlamaIndex SentenceTransformersFinetuneEngine", "llama_model", (("dev", True),), whole=True),
-    "full": Tool("vectune full", settings=(("method", "full"),), whole=True),
+    "full": Tool("vectune full", settings=(("method", "full"),), whole=True, made_of=FINETUNE),
     "trainer": Tool("sentence-transformers trainer, 1 epoch", "trainer", TRAINER, whole=True),
-    "lora": Tool("vectune lora", settings=(("method", "lora"),), whole=True),
+    "lora": Tool("vectune lora", settings=(("method", "lora"),), whole=True, made_of=FINETUNE),
     "trainer-best": Tool("sentence-transformers trainer, best of 3 epochs", "trainer", TRAINER_BEST, whole=True),
     "matryoshka": Tool(
-        "vectune full, Matryoshka", settings=(("method", "full"), ("dimensions", (384, 256, 128, 64))), whole=True
+        "vectune full, Matryoshka",
+        settings=(("method", "full"), ("dimensions", (384, 256, 128, 64))),
+        whole=True,
+        made_of=FINETUNE,
     ),
     "llama-adapter": Tool("LlamaIndex EmbeddingAdapterFinetuneEngine", "llama_adapter"),
-    "adapter": Tool("vectune adapter", settings=(("method", "adapter"),)),
-    "query": Tool("vectune query", settings=(("method", "query"),)),
-    "keep-index": Tool("vectune auto, index kept", settings=(("method", "auto"), ("keep_index", True))),
+    "adapter": Tool("vectune adapter", settings=(("method", "adapter"),), made_of="training.adapter"),
+    "query": Tool("vectune query", settings=(("method", "query"),), made_of="training.query"),
+    "keep-index": Tool(
+        "vectune auto, index kept", settings=(("method", "auto"), ("keep_index", True)), made_of="training.query"
+    ),
     "llama-model-no-val": Tool(
         "LlamaIndex SentenceTransformersFinetuneEngine, val_dataset=None", "llama_model", (("dev", False),), False, True
     ),
-    "unlabelled": Tool("vectune blend, no labels", settings=(("method", "blend"),), seeded=False),
+    "unlabelled": Tool(
+        "vectune blend, no labels", settings=(("method", "blend"),), seeded=False, made_of="training.blend"
+    ),
 }
 
 
@@ -91,14 +112,15 @@ class Job:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", help="the folder with the sets")
-    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--measured", type=Path, default=MEASURED, help="the folder with a JSON for each job")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="what is made on the way and not kept")
     parser.add_argument("--sets", type=_list, default=SETS)
     parser.add_argument("--seeds", type=_list, default=SEEDS)
     parser.add_argument("--tools", type=_list, default=tuple(TOOLS))
     parser.add_argument("--time-limit", type=float, default=20.0, help="minutes that one training may take")
     parser.add_argument("--peers-python", type=Path, help="an interpreter that has peers/requirements.txt already")
-    parser.add_argument("--no-others", action="store_true", help="do not score the first seed on the other sets")
-    parser.add_argument("--again", action="store_true", help="repeat jobs that failed or took too long")
+    parser.add_argument("--no-others", action="store_true", help="do not score seed 0 on the other sets")
+    parser.add_argument("--again", choices=tuple(AGAIN), help="repeat jobs that are there")
     parser.add_argument("--render", action="store_true", help="write the pages from what is there")
     given = parser.parse_args()
     if unknown := [name for name in given.tools if name not in TOOLS]:
@@ -107,7 +129,7 @@ def main() -> None:
         if given.data is None:
             parser.error("name the folder with the sets")
         run(given)
-    subprocess.run([sys.executable, str(HERE / "results_page.py"), str(given.out)], check=True)
+    subprocess.run([sys.executable, str(HERE / "results_page.py"), str(given.measured)], check=True)
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -118,14 +140,14 @@ def run(given: argparse.Namespace) -> None:
     """Every job that has no JSON yet, ours and theirs in turn."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that no training is left behind
     given.out = given.out.resolve()
-    (given.out / "jobs").mkdir(parents=True, exist_ok=True)
+    given.measured.mkdir(parents=True, exist_ok=True)
     peers = given.peers_python
     if any(TOOLS[name].peer for name in given.tools) and peers is None:
         peers = environment(given.out / "peers-venv")
     for seed in map(int, given.seeds):
         for name in given.sets:
             for tool in given.tools:
-                if seed == int(given.seeds[0]) or TOOLS[tool].seeded:
+                if seed == 0 or TOOLS[tool].seeded:
                     once(Job(tool, name, seed), given, peers)
 
 
@@ -140,26 +162,56 @@ def environment(folder: Path) -> Path:
     return python
 
 
+def changed(job: dict[str, Any]) -> bool:
+    """Whether a job's tool is made of other code by now."""
+    return bool(job["measured"]["code"] != digest(TOOLS[job["tool"]].code()))
+
+
+AGAIN: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "failed": lambda job: bool(job["state"] != "ok"),
+    "changed": changed,
+    "all": lambda job: True,
+}
+
+
 def once(job: Job, given: argparse.Namespace, peers: Path | None) -> None:
     """Run a job unless it has its JSON, and write that last."""
-    kept = given.out / "jobs" / f"{job.name}.json"
-    if kept.exists() and not (given.again and json.loads(kept.read_text())["state"] != "ok"):
+    kept = given.measured / f"{job.name}.json"
+    if kept.exists() and not (given.again and AGAIN[given.again](json.loads(kept.read_text()))):
         return
-    found = {**asdict(job), **(_refused(job, given) or work(job, given, peers))}
-    beside = kept.with_suffix(".part")
-    beside.write_text(json.dumps(found, indent=1))
-    beside.replace(kept)
+    tool = TOOLS[job.tool]
+    # Before the work: whoever edits the sources while it runs does not edit what runs.
+    measured = measured_with(tool.code(), peers if tool.peer and peers else Path(sys.executable))
+    found = {**asdict(job), **(_refused(job, given.measured) or work(job, given, peers)), "measured": measured}
+    write_job(kept, found)
     test = found.get("scores", {}).get("test", {}).get("nDCG@10", float("nan"))
     wall = found.get("train", {}).get("wall", 0.0)
     print(f"{job.name:32} {found['state']:8} {wall:7.1f} s  nDCG@10 {test:.3f}  {found.get('message', '')}", flush=True)
 
 
-def _refused(job: Job, given: argparse.Namespace) -> dict[str, Any] | None:
+def write_job(kept: Path, found: dict[str, Any]) -> None:
+    """A line for each part, so that a person can read it and git can compare it."""
+    lines = [f"{json.dumps(key)}: {json.dumps(rounded(value))}" for key, value in found.items()]
+    beside = kept.with_suffix(".part")
+    beside.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    beside.replace(kept)
+
+
+def rounded(value: Any) -> Any:
+    """Floats to five decimals, wherever they are."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(each) for each in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _refused(job: Job, measured: Path) -> dict[str, Any] | None:
     """A tool that took too long on a set is not run on it with another seed."""
-    for earlier in given.seeds:
-        file = given.out / "jobs" / f"{job.set}-{job.tool}-{earlier}.json"
-        if int(earlier) != job.seed and file.exists() and json.loads(file.read_text())["state"] == "timeout":
-            return {"state": "timeout", "message": f"seed {earlier} took too long"}
+    for file in sorted(measured.glob(f"{job.set}-{job.tool}-[0-9]*.json")):
+        earlier = json.loads(file.read_text())
+        if earlier["seed"] != job.seed and str(earlier.get("message")).startswith(OVER):
+            return {"state": "timeout", "message": f"seed {earlier['seed']} took too long"}
     return None
 
 
@@ -169,7 +221,7 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     folder.mkdir(parents=True)
     settings = dict(tool.settings)
-    others = [] if given.no_others or job.seed != int(given.seeds[0]) else [s for s in given.sets if s != job.set]
+    others = [] if given.no_others or job.seed else [s for s in given.sets if s != job.set]
     spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()),
             "peer": tool.peer, "whole": tool.whole, "out": str(folder / "model"),
             "pairs": str(given.out / "pairs" / f"{job.set}.json"),
@@ -206,6 +258,7 @@ def _call(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
     This process stays small, because a child's peak counts what it was forked from.
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    company = Company()
     with log.open("w") as output:
         started = time.perf_counter()
         child = subprocess.Popen(  # in a folder of its own: peers leave checkpoints where they stand
@@ -224,15 +277,17 @@ def _call(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
     if late.is_set():
-        return {"state": "timeout", "message": f"over {seconds / 60:g} minutes"}
+        return {"state": "timeout", "message": f"{OVER} {seconds / 60:g} minutes"}
     if child.returncode:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         message = lines[-1][:MESSAGE] if lines else f"exit status {child.returncode}"
         return {"state": "failed", "message": message}
+    cpu = used.ru_utime + used.ru_stime
     found: dict[str, Any] = {
         "wall": round(wall, 1),
-        "cpu": round(used.ru_utime + used.ru_stime, 1),
+        "cpu": round(cpu, 1),
         "peak_mib": round(used.ru_maxrss / 1024),
+        **company.kept(wall, cpu),
     }
     if command[-2] == "pairs":
         found |= json.loads(log.read_text().splitlines()[-1])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ from sets import load  # noqa: E402 - the imports are part of what is timed, as 
 
 from vectune.dataset import RetrievalDataset  # noqa: E402
 from vectune.embedders.models import ARTIFACT_FILE, DEFAULT_MODEL, model_path  # noqa: E402
-from vectune.runs import Json, processor_name, versions, write_json  # noqa: E402
+from vectune.runs import Json, write_json  # noqa: E402
 
 MEASURES = ("nDCG@10", "RR@10", "hit@1", "hit@5", "hit@10", "R@100")
-PACKAGES = ("vectune", "torch", "sentence-transformers", "transformers", "numpy")
 
 
 def main() -> None:
@@ -86,10 +83,11 @@ def score(spec: Json) -> None:
     others = {other: evaluate(load(data, other), [model], "test", options).rows[0].measures for other in spec["others"]}
     write_json(
         Path(spec["scores"]),
-        {"scores": {key: dict(found[name]) for key, name in names.items()},
-         "others": {other: dict(values) for other, values in others.items()},
-         "environment": environment()},
-    )  # fmt: skip
+        {
+            "scores": {key: dict(found[name]) for key, name in names.items()},
+            "others": {other: dict(values) for other, values in others.items()},
+        },
+    )
 
 
 def opened(spec: Json) -> str:
@@ -109,18 +107,6 @@ def opened(spec: Json) -> str:
         stored = StoredAdapter(load_adapter(out).adapter, None, base.name, base.fingerprint)
         write_adapter(folder, stored, base, TuneResult(folder, "adapter", base.name, base.fingerprint, 0.0, 0.0))
     return str(folder)
-
-
-def environment() -> dict[str, Any]:
-    import os
-
-    return {
-        "date": date.today().isoformat(),
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()}, Python {platform.python_version()}",
-        "versions": dict(versions(PACKAGES)),
-    }
 
 
 if __name__ == "__main__":

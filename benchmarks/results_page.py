@@ -1,6 +1,6 @@
 """RESULTS.md, and the README's table, from the JSONs of results.py alone.
 
-python benchmarks/results_page.py OUT
+python benchmarks/results_page.py MEASURED
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
-from results import SETS, TOOLS
+from results import SETS, TOOLS, changed
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -27,7 +27,7 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.jobs: list[Done] = [json.loads(file.read_text()) for file in sorted((folder / "jobs").glob("*.json"))]
+        self.jobs: list[Done] = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
         self.sets = [name for name in SETS if any(job["set"] == name for job in self.jobs)]
         self.tools = [name for name in TOOLS if any(job["tool"] == name for job in self.jobs)]
 
@@ -55,9 +55,14 @@ def page(results: Results) -> str:
     """The whole of RESULTS.md."""
     parts = [
         "# Ours and the peers', measured",
-        "Written by `python benchmarks/results.py`; do not edit. Every figure is from one machine and that command. "
-        "A cell is the mean over the seeds, ± the standard deviation where there are several; — was not run.",
+        "Written by `python benchmarks/results.py` from the JSONs in `benchmarks/measured/`; do not edit. A cell is "
+        "the mean over the seeds that were run, ± the standard deviation where there are several; — was not run.",
         environment(results),
+        "## When, and with which code",
+        "The commit is where the sources stood (+: with changes of its own). A tool whose code has changed since (all "
+        "but comments) is shown as of its commit; `--again changed` repeats it. Wall times of rows that shared the "
+        "machine compare poorly; — was not recorded.",
+        measured(results),
         "## Quality",
         "Test nDCG@10, scored by vectune's evaluation for everybody. Ours train on the train queries and choose on "
         "dev, and so do peers that can; those without a use for dev train on both. `vectune blend, no labels` sees no "
@@ -80,7 +85,7 @@ def page(results: Results) -> str:
         "### Wall time, seconds",
         quality(results, cost("wall"), digits="{:.0f}", averaged=False),
         "### CPU seconds",
-        "They do not grow when other processes want the machine.",
+        "They grow little when other processes want the machine.",
         quality(results, cost("cpu"), digits="{:.0f}", averaged=False),
         "### Peak memory, MiB",
         quality(results, cost("peak_mib"), digits="{:.0f}", averaged=False),
@@ -93,22 +98,57 @@ def page(results: Results) -> str:
 
 
 def environment(results: Results) -> str:
-    """When, where, with what; more than one machine is said so."""
-    known = [job["environment"] for job in results.jobs if job.get("environment")]
+    """Where and with what; more than one machine or version is said so."""
+    known = [job["measured"] for job in results.jobs]
     if not known:
         return ""
-    dates = sorted({each["date"] for each in known})
     machines = sorted({f"{each['processor']}, {each['cores']} cores, {each['system']}" for each in known})
-    versions = sorted({", ".join(f"{k} {v}" for k, v in each["versions"].items()) for each in known})
-    pinned = (HERE / "peers" / "requirements.txt").read_text().splitlines()
-    peers = ", ".join(line.replace("==", " ") for line in pinned if "==" in line)
-    period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    lines = [f"- Date: {period}", *(f"- Machine: {each}" for each in machines)]
-    lines += [*(f"- Ours: {each}" for each in versions), f"- Peers: {peers}"]
+    ours, theirs = (
+        sorted({listed(job["measured"]["versions"]) for job in results.jobs if bool(TOOLS[job["tool"]].peer) == peer})
+        for peer in (False, True)
+    )
     seeds = sorted({job["seed"] for job in results.jobs})
     note = results.folder / "note.md"
     said = [f"- {line}" for line in note.read_text().splitlines()] if note.exists() else []
-    return "\n".join([*lines, f"- Seeds: {', '.join(map(str, seeds))}", *said])
+    lines = [*(f"- Machine: {each}" for each in machines), *(f"- Ours: {each}" for each in ours)]
+    return "\n".join(
+        [*lines, *(f"- Peers: {each}" for each in theirs), f"- Seeds: {', '.join(map(str, seeds))}", *said]
+    )
+
+
+def listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in versions.items())
+
+
+def measured(results: Results) -> str:
+    """When each row was measured, with which code, and in what company."""
+    lines = ["| | sets (seeds) | date | commit | its code today | load before → after | taken by others |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for tool in results.tools:
+        found: dict[tuple[str, ...], list[Done]] = {}
+        for job in (each for each in results.jobs if each["tool"] == tool):
+            by = job["measured"]
+            state = "changed" if changed(job) else "the same"
+            found.setdefault((by["date"], by["commit"] or "not known", state), []).append(job)
+        for (day, at, state), jobs in sorted(found.items()):
+            seeds = {name: [job["seed"] for job in jobs if job["set"] == name] for name in results.sets}
+            where = ", ".join(f"{name} ({', '.join(map(str, each))})" for name, each in seeds.items() if each)
+            lines.append(f"| {TOOLS[tool].title} | {where} | {day} | {at} | {state} | {loads(jobs)} | {others(jobs)} |")
+    return "\n".join(lines)
+
+
+def loads(jobs: list[Done]) -> str:
+    """Medians of the load averages around the trainings."""
+    known = [job["train"]["load"] for job in jobs if job.get("train", {}).get("load")]
+    return " → ".join(f"{median(each):.1f}" for each in zip(*known, strict=True)) or "—"
+
+
+def others(jobs: list[Done]) -> str:
+    """The span of what other processes took of the machine."""
+    shares = [job["train"]["others"] for job in jobs if "others" in job.get("train", {})]
+    if not shares:
+        return "—"
+    return " to ".join(sorted({f"{min(shares):.0%}", f"{max(shares):.0%}"}, key=lambda text: int(text[:-1])))
 
 
 def spread(values: list[float], digits: str) -> str:
@@ -139,7 +179,7 @@ def quality(
         found = {name: results.base(name, bm25) for name in results.sets}
         numbers = [short(digits.format(v)) if v is not None else "—" for v in found.values()]
         known = [v for v in found.values() if v is not None]
-        whole = short(digits.format(mean(known))) if len(known) == len(results.sets) else "—"
+        whole = short(digits.format(mean(known))) if known and len(known) == len(results.sets) else "—"
         extra = [f"| BM25 | {' | '.join(numbers)} | {whole} |"]
     return table(results, cell, digits=digits, mean_of=averaged, extra=extra)
 
