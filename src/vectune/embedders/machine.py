@@ -1,4 +1,4 @@
-"""What this machine is fast at: is a bf16 matrix product faster than an fp32 one here?
+"""What this machine is fast at: is a bf16 matrix product faster than an fp32 one here, and are its cores free?
 
 Measured, not looked up: processors without AVX-512 bf16 or AMX emulate bf16 at a fraction of fp32's speed, and flags
 do not tell how fast a unit is. The answer is kept on disk by processor and torch version.
@@ -19,6 +19,7 @@ from vectune.runs import cache_folder, hash_of, write_json
 ROUNDS = 12  # the first sets up the kernels
 FASTER = 1.3  # bf16 must gain this much before its rounding is worth it
 SIZE = (512, 384, 1536)  # rows × in × out of the product that is timed: a small encoder's middle layer
+CROWDED = 1.5  # runnable processes for each core from which threads wait for each other most of the time
 
 
 @lru_cache(maxsize=8)
@@ -64,6 +65,27 @@ def _measure() -> float:
                 taken.append(time.perf_counter() - started)
     exact, rounded = (min(taken) for taken in seconds)
     return exact / rounded
+
+
+def crowded_note() -> str:
+    """What to do when others use this machine's cores; empty where they are free.
+
+    PyTorch's threads spin while they wait for each other. Where another process holds the core that one of them needs,
+    a training step took 20 times as long (docs/performance.md).
+    """
+    import torch
+
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    if threads < 2 or not hasattr(os, "getloadavg") or os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        return ""
+    load = os.getloadavg()[0]
+    if load < CROWDED * cores:
+        return ""
+    return (
+        f"other processes keep this machine busy (load {load:.1f} on {cores} cores), and {threads} threads that wait "
+        "for each other may be many times slower than one: set OMP_WAIT_POLICY=PASSIVE, or OMP_NUM_THREADS=1, and "
+        "start again; what is done is kept."
+    )
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ import torch
 
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
-from vectune.embedders.machine import fast_bf16
+from vectune.embedders.machine import crowded_note, fast_bf16
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
 from vectune.splits import with_dev
@@ -153,7 +153,7 @@ class Tuning:
             encoder = Encoder(model, self._dtype(model))
             ground, settings = self._prepare(encoder, base)
             notes = truncation_notes(encoder, ground.data, ground.chunks)
-            for note in notes:
+            for note in filter(None, (*notes, crowded_note())):
                 self.progress.warn(note)
             loop = self._loop(encoder, ground, settings, fingerprint)
             start = loop.weights()
