@@ -52,6 +52,7 @@ class Tool:
         settings: given to the script, or to TuneOptions.
         seeded: a seed changes something; else it runs once.
         whole: the documents' vectors change too.
+        hurry: another tool, and the share of its wall time on the same set that this one may take.
         made_of: the module of vectune that does it, where it is ours.
     """
 
@@ -60,6 +61,7 @@ class Tool:
     settings: tuple[tuple[str, Any], ...] = ()
     seeded: bool = True
     whole: bool = False
+    hurry: tuple[str, float] | None = None
     made_of: str = ""
 
     def code(self) -> list[Path]:
@@ -74,6 +76,13 @@ TOOLS = {
     "base": Tool("untuned base", seeded=False, made_of="evaluation"),
     "llama-model": Tool("LlamaIndex SentenceTransformersFinetuneEngine", "llama_model", (("dev", True),), whole=True),
     "full": Tool("vectune full", settings=(("method", "full"),), whole=True, made_of=FINETUNE),
+    "quick": Tool(
+        "vectune full, in a quarter of LlamaIndex's time",
+        settings=(("method", "full"),),
+        whole=True,
+        hurry=("llama-model", 0.25),
+        made_of=FINETUNE,
+    ),
     "trainer": Tool("sentence-transformers trainer, 1 epoch", "trainer", TRAINER, whole=True),
     "lora": Tool("vectune lora", settings=(("method", "lora"),), whole=True, made_of=FINETUNE),
     "trainer-best": Tool("sentence-transformers trainer, best of 3 epochs", "trainer", TRAINER_BEST, whole=True),
@@ -221,6 +230,11 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     folder.mkdir(parents=True)
     settings = dict(tool.settings)
+    if tool.hurry:
+        other = given.measured / f"{job.set}-{tool.hurry[0]}-0.json"
+        if not other.exists() or json.loads(other.read_text())["state"] != "ok":
+            return {"state": "failed", "message": f"{tool.hurry[0]} has no time on this set"}
+        settings["max_minutes"] = tool.hurry[1] * json.loads(other.read_text())["train"]["wall"] / 60
     others = [] if given.no_others or job.seed else [s for s in given.sets if s != job.set]
     spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()),
             "peer": tool.peer, "whole": tool.whole, "out": str(folder / "model"),

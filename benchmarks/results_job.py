@@ -78,13 +78,16 @@ def score(spec: Json) -> None:
         names["test@128"] = f"{model}@128"
     if spec["tool"] == "base":
         names["bm25"] = "bm25"
-    rows = evaluate(load(data, spec["set"]), [*names.values()], "test", options).rows
-    found = {row.name: row.measures for row in rows}
+    dataset = load(data, spec["set"])
+    found = {row.name: row.measures for row in evaluate(dataset, [*names.values()], "test", options).rows}
+    scores = {key: dict(found[name]) for key, name in names.items()}
+    if spec["tool"] == "base" or spec["whole"]:  # the others are fitted on dev as well
+        scores["dev"] = dict(evaluate(dataset, [model], "dev", options).rows[0].measures)
     others = {other: evaluate(load(data, other), [model], "test", options).rows[0].measures for other in spec["others"]}
     write_json(
         Path(spec["scores"]),
         {
-            "scores": {key: dict(found[name]) for key, name in names.items()},
+            "scores": scores,
             "others": {other: dict(values) for other, values in others.items()},
         },
     )

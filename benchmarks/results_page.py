@@ -73,6 +73,9 @@ def page(results: Results) -> str:
         "### With BM25 beside",
         "nDCG@10 of the model fused with BM25, at the weight that dev prefers (dev is cut from train).",
         quality(results, score("hybrid")),
+        "### On dev",
+        "nDCG@10 of what each tool ended with, among all chunks, for those that use dev to choose alone.",
+        quality(results, score("dev")),
         "## General ability",
         "Change of nDCG@10 against the untuned base on the sets that the model was not tuned on, mean over them, first "
         "seed. A column is the set that was tuned on.",
