@@ -34,11 +34,10 @@ Datasets = tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]
 
 def load_corpus(files: list[str], chunk_size: int) -> Sequence[BaseNode]:
     docs = SimpleDirectoryReader(input_files=files, file_metadata=lambda path: {}).load_data()
-    return split(docs, chunk_size)
+    return split(docs, SentenceSplitter(chunk_size=chunk_size, chunk_overlap=0))
 
 
-def split(docs: list[Document], chunk_size: int = 1024) -> Sequence[BaseNode]:
-    parser = SentenceSplitter(chunk_size=chunk_size, chunk_overlap=0)
+def split(docs: list[Document], parser: SentenceSplitter) -> Sequence[BaseNode]:
     nodes: Sequence[BaseNode] = parser.get_nodes_from_documents(docs)
     return nodes
 

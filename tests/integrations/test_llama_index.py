@@ -94,6 +94,13 @@ def test_json_is_theirs(tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path / "a.json").split("train")) == 8
     (tmp_path / "old.json").write_text('{"queries": {"a": "b"}, "corpus": {}, "relevant_docs": {"a": []}}')
     assert EmbeddingQAFinetuneDataset.from_json(str(tmp_path / "old.json")).mode == "text"
+    dataset.queries["q-apple-open"] = "wie öffne ich einen Apfel?"
+    dataset.save_json(str(tmp_path / "a.json"))
+    assert (tmp_path / "a.json").read_text(encoding="ascii"), "theirs reads in the machine's own encoding"
+    assert EmbeddingQAFinetuneDataset.from_json(str(tmp_path / "a.json")) == dataset
+    with pytest.raises(FileNotFoundError) as caught:  # what code around LlamaIndex's catches
+        EmbeddingQAFinetuneDataset.from_json(str(tmp_path / "none.json"))
+    assert isinstance(caught.value, DatasetError)
 
 
 def test_what_llama_index_wrote_opens() -> None:
@@ -267,6 +274,27 @@ def test_without_validation_and_with_keywords(tiny_bert: Path, tmp_path: Path) -
     assert np.dot(engine.model.encode("how do I open a car"), theirs[0]) < 0.999
 
 
+def test_the_keywords_of_fit(tiny_bert: Path, tmp_path: Path) -> None:
+    """Those with a counterpart count; the others are named, and not swallowed."""
+    engine = SentenceTransformersFinetuneEngine(
+        dataset_about(THINGS[:10]), str(tiny_bert), str(tmp_path / "m"), show_progress_bar=False
+    )
+    for keywords in ({"scheduler": "constantlr"}, {"callback": print}, {"steps_per_epoch": 3}):
+        with pytest.raises(UsageError, match="no counterpart"):
+            engine.finetune(**keywords)
+    with pytest.raises(UsageError, match="best state"):
+        engine.finetune(save_best_model=False)
+    engine.model.max_seq_length = 9
+    kept = {"save_best_model": True, "checkpoint_save_steps": 5}
+    engine.finetune(epochs=1, warmup_steps=1, optimizer_params={"lr": 1e-3, "weight_decay": 0.0}, **kept)
+    options = json.loads((tmp_path / "m" / "vectune.json").read_text())["options"]
+    assert options["rate"] == 1e-3 and options["weight_decay"] == 0.0 and options["max_length"] == 9
+    assert 0.0 < options["warmup"] <= 1.0 and options["warmup"] != 0.1
+    assert engine.model.max_seq_length == 9
+    with pytest.raises(AttributeError):
+        engine.evaluator = None  # type: ignore[misc]
+
+
 def test_attributes_are_theirs(tiny_bert: Path) -> None:
     engine = SentenceTransformersFinetuneEngine(
         dataset_about(THINGS[:5]), str(tiny_bert), "there", 10, save_checkpoints=True, epochs=4
@@ -424,6 +452,15 @@ def test_no_adapter_yet(tmp_path: Path) -> None:
     engine = EmbeddingAdapterFinetuneEngine(dataset_about(THINGS[:4]), hashed(), model_output_path=str(tmp_path / "a"))
     with pytest.raises(ModelError, match="no adapter"):
         engine.get_finetuned_model()
+
+
+def test_no_argument_of_an_embedding_is_swallowed(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="embed_bach_size"):
+        VectuneEmbedding(tiny_bert, embed_bach_size=3)
+    LinearLayer(32, 32).save(str(tmp_path / "a"))
+    with pytest.raises(UsageError, match="devise"):
+        AdapterEmbeddingModel(hashed(), tmp_path / "a", devise="cpu")
+    assert AdapterEmbeddingModel(hashed(), tmp_path / "a", num_workers=2).num_workers == 2
 
 
 def test_an_embedding_is_restored_from_its_fields(tiny_bert: Path) -> None:

@@ -13,8 +13,12 @@ from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError
 from vectune.progress import Progress
 from vectune.records import Chunk, Query
-from vectune.runs import write_json
+from vectune.runs import writing
 from vectune.splits import with_dev
+
+
+class NoDatasetError(DatasetError, FileNotFoundError):
+    """There is no such JSON. LlamaIndex raises FileNotFoundError, which code that then writes the file catches."""
 
 
 class QADataset(Protocol):
@@ -48,23 +52,27 @@ class EmbeddingQAFinetuneDataset(BaseModel):
     def save_json(self, path: str) -> None:
         """Write the JSON that both sides read; the file is whole or as it was before.
 
+        It is ASCII: LlamaIndex reads in the machine's own encoding.
+
         Raises:
             OutputError: it cannot be written.
         """
-        write_json(Path(path), self.model_dump())
+        with writing(Path(path)) as beside:
+            beside.write_text(json.dumps(self.model_dump(), indent=4), encoding="ascii")
 
     @classmethod
     def from_json(cls, path: str) -> EmbeddingQAFinetuneDataset:
         """Read what either side wrote.
 
         Raises:
-            DatasetError: no such file, or not such a dataset.
+            NoDatasetError: no such file; also a FileNotFoundError.
+            DatasetError: not such a dataset.
         """
         file = Path(path)
         try:
             return cls(**json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            raise DatasetError("no such file.", path=file) from None
+            raise NoDatasetError("no such file.", path=file) from None
         except ValidationError as error:
             problem = error.errors()[0]
             place = ".".join(map(str, problem["loc"]))

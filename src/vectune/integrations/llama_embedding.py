@@ -18,6 +18,7 @@ from vectune.embedders.factory import open_embedder
 from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.errors import ModelError
 from vectune.integrations.llama_adapters import BaseAdapter
+from vectune.integrations.llama_arguments import refuse_unknown
 from vectune.integrations.llama_loop import iterate
 from vectune.protocols import Embedder
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 TEXTS = 256  # in one call to an embedder; LlamaIndex's 10 would leave most of a processor idle
 QUERIES_AT_ONCE = 8  # of a black box that takes one query a call
+# Arguments of the two classes beside BaseEmbedding's fields; pydantic would take any other name and forget it.
+_EMBEDDING = ("embedder", "options", "cache")
+_ADAPTED = ("adapter_path", "adapter_cls", "transform_query", "device")
 
 
 class VectuneEmbedding(BaseEmbedding):
@@ -43,6 +47,7 @@ class VectuneEmbedding(BaseEmbedding):
 
     Raises:
         ModelError: there is no such model.
+        UsageError: an unknown argument.
     """
 
     _embedder: Embedder = PrivateAttr()
@@ -58,6 +63,7 @@ class VectuneEmbedding(BaseEmbedding):
         embed_batch_size: int = TEXTS,
         **fields: Any,
     ) -> None:
+        refuse_unknown(fields, [*type(self).model_fields, *_EMBEDDING], type(self).__name__)
         found = embedder if embedder is not None else open_embedder(str(model_name), options, cache)
         super().__init__(model_name=str(model_name) or found.name, embed_batch_size=embed_batch_size, **fields)
         self._embedder = found
@@ -107,6 +113,7 @@ class AdapterEmbeddingModel(BaseEmbedding):
 
     Raises:
         ModelError: the folder is damaged, or holds an adapter of another class or dimension.
+        UsageError: an unknown argument.
     """
 
     _base_embed_model: BaseEmbedding = PrivateAttr()
@@ -125,6 +132,7 @@ class AdapterEmbeddingModel(BaseEmbedding):
         callback_manager: Any = None,
         **fields: Any,
     ) -> None:
+        refuse_unknown(fields, [*type(self).model_fields, *_ADAPTED], type(self).__name__)
         if callback_manager is not None:
             fields["callback_manager"] = callback_manager
         super().__init__(

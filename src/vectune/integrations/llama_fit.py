@@ -208,6 +208,7 @@ def fit_plainly(
     epochs: int,
     rate: float = 2e-5,
     weight_decay: float = 0.01,
+    warmup: float = 0.1,
     shuffle: bool = False,
     measure: Callable[[], float] | None = None,
     measure_every: int = 0,
@@ -223,6 +224,7 @@ def fit_plainly(
         epochs: passes over the pairs.
         rate: peak learning rate.
         weight_decay: on all weights but biases and norms.
+        warmup: share of the steps over which the rate rises.
         shuffle: draw a new order for each epoch.
         measure: what to keep the best state by; None keeps the last.
         measure_every: steps between two looks; there is one after each epoch in any case.
@@ -238,15 +240,13 @@ def fit_plainly(
     an_epoch = -(-len(pairs) // batch)
     steps, looks = epochs * an_epoch, measure_every or an_epoch
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
-    schedule = _linear(optimizer, int(steps * 0.1), steps)
+    schedule = _linear(optimizer, int(steps * warmup), steps)
     order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle))
     best: float | None = None
     state: dict[str, torch.Tensor] = {}
     with progress.task("tuning", steps, "steps") as task:
         for step in range(1, steps + 1):
-            loss.train()
-            rows = next(order).tolist()
-            value = loss([_features(model, [pairs[row][side] for row in rows]) for side in (0, 1)], None)
+            value = _loss_of(model, loss, [pairs[row] for row in next(order).tolist()])
             _check(value, step)
             _step(value, loss, optimizer, schedule)
             task.advance()
@@ -259,6 +259,11 @@ def fit_plainly(
         model.load_state_dict(state)
     model.eval()
     return best
+
+
+def _loss_of(model: SentenceTransformer, loss: Any, pairs: Sequence[tuple[str, str]]) -> Any:
+    loss.train()
+    return loss([_features(model, [pair[side] for pair in pairs]) for side in (0, 1)], None)
 
 
 def _groups(loss: Any, weight_decay: float) -> list[dict[str, Any]]:

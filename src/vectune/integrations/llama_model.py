@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import EmbedOptions
-from vectune.errors import ModelError
+from vectune.errors import ModelError, UsageError
 from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_EPOCHS, LLAMA_RATE, refuse_unknown
 from vectune.integrations.llama_data import QADataset, retrieval_dataset, with_dev_split
 from vectune.integrations.llama_embedding import VectuneEmbedding
@@ -30,6 +29,19 @@ from vectune.training.saving import save_artifact
 
 if TYPE_CHECKING:
     from vectune.dataset import RetrievalDataset
+
+# Keywords of sentence-transformers' fit: those that the constructor takes and does not need, and those unknown here.
+CHECKPOINTS = ("checkpoint_path", "checkpoint_save_steps", "checkpoint_save_total_limit", "resume_from_checkpoint")
+FIT_ALONE = {
+    "train_objectives",
+    "evaluator",
+    "steps_per_epoch",
+    "scheduler",
+    "optimizer_class",
+    "max_grad_norm",
+    "callback",
+}
+FIT_HINT = "Leave it out, as LlamaIndex does with every keyword, or train with sentence-transformers' own trainer."
 
 
 class SentenceTransformersFinetuneEngine:
@@ -67,8 +79,10 @@ class SentenceTransformersFinetuneEngine:
 
     Attributes:
         result: what ``finetune`` came to; None before.
-        loader, examples, evaluator, warmup_steps, checkpoint_path: as LlamaIndex has them, made when asked for;
-            ``finetune`` reads ``dataset`` and ``val_dataset`` and not these.
+        model: the base before ``finetune``, the tuned model after it. What you set on it as ``max_seq_length`` counts.
+        loss, epochs, evaluation_steps: as given, so that they may be None.
+        loader, examples, evaluator, warmup_steps, checkpoint_path: as LlamaIndex has them, made when asked for. They
+            cannot be set: ``finetune`` reads ``dataset`` and ``val_dataset``.
     """
 
     def __init__(
@@ -105,14 +119,18 @@ class SentenceTransformersFinetuneEngine:
         self.checkpoint_save_total_limit = checkpoint_save_total_limit
         self.like_llama_index, self.method, self.seed = like_llama_index, method, seed
         self.result: TuneResult | None = None
+        self._model: Any = None
 
-    @cached_property
+    @property
     def model(self) -> Any:
         """The SentenceTransformer: the base before ``finetune``, the tuned model after it."""
-        from vectune.embedders.loading import load_model
+        if self._model is None:
+            from vectune.embedders.loading import load_model
 
-        source = self.model_id if self.result is None else str(self.result.path)
-        return load_model(source, device=str(self.device or "auto"), trust_remote_code=self.trust_remote_code)
+            source = self.model_id if self.result is None else str(self.result.path)
+            device = str(self.device or "auto")
+            self._model = load_model(source, device=device, trust_remote_code=self.trust_remote_code)
+        return self._model
 
     @property
     def checkpoint_path(self) -> str | None:
@@ -154,24 +172,25 @@ class SentenceTransformersFinetuneEngine:
 
         Args:
             **train_kwargs: fields of ``TuneOptions`` (``rate=1e-5``, ``patience=0``, ``precision="fp32"`` …), or what
-                sentence-transformers' ``fit`` calls them: ``optimizer_params={"lr": …}``, ``weight_decay``,
-                ``use_amp``, ``output_path``, ``show_progress_bar``, ``evaluation_steps``.
+                sentence-transformers' ``fit`` calls them: ``optimizer_params={"lr": …, "weight_decay": …}``,
+                ``weight_decay``, ``warmup_steps``, ``use_amp``, ``output_path``, ``show_progress_bar``,
+                ``evaluation_steps``; its ``checkpoint_…`` are accepted as in the constructor.
 
         Raises:
-            UsageError: an unknown name.
+            UsageError: an unknown name, or one of ``fit`` that has no counterpart (``scheduler``, ``callback`` …).
             DatasetError: the dataset is broken, or has fewer than two questions.
             OutputError: the folder holds something else.
         """
-        options = self._options(train_kwargs)
+        options, warmup_steps = self._options(train_kwargs)
         data = retrieval_dataset(self.dataset, self.val_dataset, self.use_all_docs)
         out = Path(self.model_output_path)
         progress = Progress() if self.show_progress_bar else SILENT
         cut = None if self.like_llama_index or self.loss is not None else with_dev_split(data, options.seed, progress)
         if cut is None:
-            self.result = self._finetune_plainly(data, out, options, progress)
+            self.result = self._finetune_plainly(data, out, self._rising(options, warmup_steps), progress)
         else:
-            self.result = tune_with(cut, out, self._looking(cut, options), progress)
-        self.__dict__.pop("model", None)
+            self.result = tune_with(cut, out, self._planned(cut, options, warmup_steps), progress)
+        self._model = None
 
     def get_finetuned_model(self, **model_kwargs: Any) -> BaseEmbedding:
         """The tuned model as LlamaIndex's embedding; queries and texts get the prompts that they were tuned with.
@@ -197,34 +216,48 @@ class SentenceTransformersFinetuneEngine:
             (text, data.corpus[node]) for key, text in data.queries.items() for node in data.relevant_docs[key][nodes]
         ]
 
-    def _options(self, given: dict[str, Any]) -> TuneOptions:
-        given = dict(given)
+    def _options(self, given: dict[str, Any]) -> tuple[TuneOptions, int | None]:
+        """The options that the keywords ask for, and ``warmup_steps``: a share, once the steps are known."""
+        given = {name: value for name, value in given.items() if name not in CHECKPOINTS}
         self.model_output_path = str(given.pop("output_path", self.model_output_path))
         self.show_progress_bar = given.pop("show_progress_bar", self.show_progress_bar)
         self.evaluation_steps = given.pop("evaluation_steps", self.evaluation_steps)
+        warmup_steps = given.pop("warmup_steps", None)
+        params = dict(given.pop("optimizer_params", {}))
+        refuse_unknown(params, ("lr", "weight_decay"), "optimizer_params")
         for theirs, ours in (("batch_size", "batch"), ("learning_rate", "rate")):
             if theirs in given:
                 given[ours] = given.pop(theirs)
-        if "optimizer_params" in given:
-            params = dict(given.pop("optimizer_params"))
-            given |= {"rate": params.pop("lr")} if "lr" in params else {}
-            refuse_unknown(params, ("lr",), "optimizer_params")
+        given |= {ours: params[theirs] for theirs, ours in (("lr", "rate"), ("weight_decay",) * 2) if theirs in params}
         if given.pop("use_amp", False):
             given["precision"] = "bf16"
+        if not given.pop("save_best_model", True):
+            raise UsageError("finetune: the best state is kept where there is a dev split; there is no other way here.")
+        for name in FIT_ALONE & given.keys():
+            raise UsageError(f"finetune: '{name}' of sentence-transformers' fit has no counterpart here.", FIT_HINT)
         refuse_unknown(given, [field.name for field in dataclasses.fields(TuneOptions)], "finetune")
         made = {"method": self.method, "model": self.model_id, "seed": self.seed, "epochs": self.epochs,
-                "batch": self.batch_size, "trust_remote_code": self.trust_remote_code}  # fmt: skip
-        return TuneOptions(**{**made, **given})
+                "batch": self.batch_size, "trust_remote_code": self.trust_remote_code,
+                "max_length": getattr(self._model, "max_seq_length", None)}  # fmt: skip
+        return TuneOptions(**{**made, **given}), warmup_steps
 
-    def _looking(self, data: RetrievalDataset, options: TuneOptions) -> TuneOptions:
-        """With as many looks at dev as ``evaluation_steps`` asks for."""
-        if not self.evaluation_steps or options.checks is not None:
-            return options
+    def _planned(self, data: RetrievalDataset, options: TuneOptions, warmup_steps: int | None) -> TuneOptions:
+        """With as many looks at dev as ``evaluation_steps`` asks for, and ``warmup_steps`` as a share."""
         training = TrainingData.of(data)
         pairs = sum(map(len, training.positives))
         settings = settle(options, len(training.queries), pairs, int(training.pool.sum()))
-        steps = settings.epochs * len(training.queries) / settings.batch
-        return dataclasses.replace(options, checks=max(1, round(steps / self.evaluation_steps)))
+        steps = max(1.0, settings.epochs * len(training.queries) / settings.batch)
+        if self.evaluation_steps and options.checks is None:
+            options = dataclasses.replace(options, checks=max(1, round(steps / self.evaluation_steps)))
+        return options if warmup_steps is None else dataclasses.replace(options, warmup=min(1.0, warmup_steps / steps))
+
+    def _rising(self, options: TuneOptions, warmup_steps: int | None) -> TuneOptions:
+        """For training with a loss or like LlamaIndex: its steps are of pairs."""
+        if warmup_steps is None:
+            return options
+        batch, epochs = options.batch or LLAMA_BATCH, options.epochs or LLAMA_EPOCHS
+        steps = -(-len(self._pairs()) // batch) * round(epochs)
+        return dataclasses.replace(options, warmup=min(1.0, warmup_steps / max(1, steps)))
 
     def _finetune_plainly(
         self, data: RetrievalDataset, out: Path, options: TuneOptions, progress: Progress
@@ -248,6 +281,7 @@ class SentenceTransformersFinetuneEngine:
             epochs=round(options.epochs or LLAMA_EPOCHS),
             rate=options.rate or LLAMA_RATE,
             weight_decay=options.weight_decay,
+            warmup=options.warmup,
             shuffle=not self.like_llama_index,
             measure=look,
             measure_every=self.evaluation_steps or 50,
@@ -269,7 +303,7 @@ class SentenceTransformersFinetuneEngine:
             loss = loss(self.model)
         own = getattr(loss, "model", None)
         if own is not None and hasattr(own, "encode_query"):
-            self.__dict__["model"] = own  # else training would change one model and save another
+            self._model = own  # else training would change one model and save another
         return loss
 
 
