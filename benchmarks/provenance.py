@@ -116,17 +116,23 @@ class Company:
         self.used = _used()
 
     def kept(self, wall: float, cpu: float) -> dict[str, Any]:
-        """One-minute load averages before and after, and the share of the machine that other processes took.
+        """Threads, one-minute load averages before and after, and the share of the machine that others took.
 
         Args:
             wall: seconds that it ran.
             cpu: CPU seconds that it used itself.
         """
-        found: dict[str, Any] = {"load": [self.load, _load()]}
+        found: dict[str, Any] = {"threads": threads(), "load": [self.load, _load()]}
         if self.used is not None and (after := _used()) is not None:
             others = after - self.used - cpu
             found["others"] = round(max(0.0, others) / (wall * (os.cpu_count() or 1)), 2)
         return found
+
+
+def threads() -> int | None:
+    """Threads that a training may take: OMP_NUM_THREADS, which all the tools heed, or one for each core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else os.cpu_count()
 
 
 def _load() -> float | None:

@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,12 @@ def environment(folder: Path) -> Path:
 
 def changed(job: dict[str, Any]) -> bool:
     """Whether a job's tool is made of other code by now."""
-    return bool(job["measured"]["code"] != digest(TOOLS[job["tool"]].code()))
+    return bool(job["measured"]["code"] != _today(job["tool"]))
+
+
+@cache
+def _today(tool: str) -> str:
+    return digest(TOOLS[tool].code())
 
 
 AGAIN: dict[str, Callable[[dict[str, Any]], bool]] = {

@@ -61,7 +61,7 @@ def page(results: Results) -> str:
         "## When, and with which code",
         "The commit is where the sources stood (+: with changes of its own). A tool whose code has changed since (all "
         "but comments) is shown as of its commit; `--again changed` repeats it. Wall times of rows that shared the "
-        "machine compare poorly; — was not recorded.",
+        "machine, or ran with other numbers of threads, compare poorly; — was not recorded.",
         measured(results),
         "## Quality",
         "Test nDCG@10, scored by vectune's evaluation for everybody. Ours train on the train queries and choose on "
@@ -125,8 +125,8 @@ def listed(versions: dict[str, str]) -> str:
 
 def measured(results: Results) -> str:
     """When each row was measured, with which code, and in what company."""
-    lines = ["| | sets (seeds) | date | commit | its code today | load before → after | taken by others |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| | sets (seeds) | date | commit | its code today | threads | load before → after | taken by others |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for tool in results.tools:
         found: dict[tuple[str, ...], list[Done]] = {}
         for job in (each for each in results.jobs if each["tool"] == tool):
@@ -136,8 +136,14 @@ def measured(results: Results) -> str:
         for (day, at, state), jobs in sorted(found.items()):
             seeds = {name: [job["seed"] for job in jobs if job["set"] == name] for name in results.sets}
             where = ", ".join(f"{name} ({', '.join(map(str, each))})" for name, each in seeds.items() if each)
-            lines.append(f"| {TOOLS[tool].title} | {where} | {day} | {at} | {state} | {loads(jobs)} | {others(jobs)} |")
+            cells = [TOOLS[tool].title, where, day, at, state, threads(jobs), loads(jobs), others(jobs)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def threads(jobs: list[Done]) -> str:
+    known = sorted({job["train"]["threads"] for job in jobs if "threads" in job.get("train", {})})
+    return " or ".join(map(str, known)) or "—"
 
 
 def loads(jobs: list[Done]) -> str:

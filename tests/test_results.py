@@ -21,7 +21,8 @@ def job(tool: str, name: str, seed: int = 0, test: float = 0.5, **changes: Any) 
     versions = {"vectune": "0.1.0"}
     return {
         "tool": tool, "set": name, "seed": seed, "state": "ok",
-        "train": {"wall": 10.0, "cpu": 20.0, "peak_mib": 300, "load": [1.0, 3.5], "others": 0.25, "stages": {"a": 9.0}},
+        "train": {"wall": 10.0, "cpu": 20.0, "peak_mib": 300, "threads": 2, "load": [1.0, 3.5], "others": 0.25,
+                  "stages": {"a": 9.0}},
         "scores": {key: {"nDCG@10": test, "hit@5": test} for key in ("test", "hybrid", "bm25")},
         "others": {},
         "measured": {
@@ -55,7 +56,7 @@ def test_a_partly_filled_table_says_what_is_missing(tmp_path: Path) -> None:
     assert "| untuned base | .400 | .600 | .500 |" in text
     assert "vectune lora, emanual, seed 0: failed: ImportError: no peft" in text and "| failed | — |" in text
     assert "seed 0: timeout: over 20 minutes" in text and "| — | too slow |" in text
-    assert "1.0 → 3.5 | 25%" in text
+    assert "| 2 | 1.0 → 3.5 | 25% |" in text
     assert page.page(page.Results(tmp_path / "none")).count("Not run yet.") > 3
 
 
@@ -104,10 +105,11 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert ran[1:] == ["squad-lora-0"]
 
 
-def test_a_process_is_measured_and_its_failure_told(tmp_path: Path) -> None:
+def test_a_process_is_measured_and_its_failure_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     done = results._call([sys.executable, "-c", "sum(range(2_000_000))", "-"], log, 60)
-    assert done["wall"] >= 0 and done["peak_mib"] > 3 and len(done["load"]) == 2
+    assert done["wall"] >= 0 and done["peak_mib"] > 3 and len(done["load"]) == 2 and done["threads"] == 3
     assert results._call([sys.executable, "-c", "raise ValueError('so')", "-"], log, 60) == {
         "state": "failed", "message": "ValueError: so",
     }  # fmt: skip
