@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def digest(files: Iterable[Path]) -> str:
     return found.hexdigest()[:8]
 
 
+@cache
 def meaning(source: str) -> str:
     """Python without comments and docstrings."""
     tree = ast.parse(source)
@@ -99,6 +101,7 @@ def sources(root: str) -> list[Path]:
     return sorted(seen)
 
 
+@cache
 def _imports(file: Path) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -87,8 +87,8 @@ def published(folder: Path) -> Callable[[Json], str]:
 def test_on_the_filings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lyft to train, Uber to validate, a page a Document as LlamaIndex's PDF reader has it.
 
-    Every eighth node of both: the notebooks' 700 take six times as long. A minute and a half of CPU time in all; on a
-    machine that others keep busy, six of wall time.
+    Every eighth node of both: the notebooks' 700 take six times as long. A minute and a half of CPU time in all; on two
+    cores that others keep busy, up to a quarter of an hour.
     """
     monkeypatch.setenv("VECTUNE_CACHE", str(tmp_path / "cache"))
     nodes = {}
