@@ -25,8 +25,8 @@ check: setup  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: setup  ## the site, in site/; a broken link or an unknown name fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: setup  ## the site, in site/; a broken link or an unknown name fails (with --quiet a broken link would not)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## all that the other targets made
 	rm -rf $(VENV) demo/output build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
