@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.metadata import metadata
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +28,14 @@ def test_the_pip_line(door: str, package: str, extra: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"pip install 'vectune[{extra}]'"
+
+
+def test_continuous_integration_has_every_framework() -> None:
+    """Their tests are skipped where a framework is missing, so the extra that CI installs must bring them all."""
+    brought = [
+        line for line in metadata("vectune").get_all("Requires-Dist", ()) if re.search(r"extra == ['\"]dev", line)
+    ]
+    pinned = (Path(__file__).parents[2] / "constraints.txt").read_text()
+    for package in ("haystack-ai", "langchain-core", "langchain-tests", "llama-index-core"):
+        assert any(line.startswith(package) for line in brought), package
+        assert re.search(rf"^{package}==", pinned, re.MULTILINE), package
