@@ -18,6 +18,7 @@ from results import SETS, TOOLS, changed
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 MARKS = ("<!-- results: written by benchmarks/results.py -->", "<!-- /results -->")
+COMPANY = 0.1  # a share of the machine that others may take without a mark
 Done = dict[str, Any]
 Value = Callable[[Done], "float | None"]
 
@@ -60,8 +61,8 @@ def page(results: Results) -> str:
         environment(results),
         "## When, and with which code",
         "The commit is where the sources stood (+: with changes of its own). A tool whose code has changed since (all "
-        "but comments) is shown as of its commit; `--again changed` repeats it. Wall times of rows that shared the "
-        "machine, or ran with other numbers of threads, compare poorly; — was not recorded.",
+        "but comments) is shown as of its commit; `--again changed` repeats it. Wall times of rows with "
+        "other numbers of threads do not compare; — was not recorded.",
         measured(results),
         "## Quality",
         "Test nDCG@10, scored by vectune's evaluation for everybody. Ours train on the train queries and choose on "
@@ -86,7 +87,9 @@ def page(results: Results) -> str:
         "## Cost of training",
         "One training in a process of its own, from the start of Python to the saved model.",
         "### Wall time, seconds",
-        quality(results, cost("wall"), digits="{:.0f}", averaged=False),
+        f"\\*: others took more than {COMPANY:.0%} of the machine, so that only the CPU seconds below say something; "
+        "?: how much they took was not recorded.",
+        quality(results, cost("wall"), digits="{:.0f}", averaged=False, mark=company),
         "### CPU seconds",
         "They grow little when other processes want the machine.",
         quality(results, cost("cpu"), digits="{:.0f}", averaged=False),
@@ -152,6 +155,14 @@ def loads(jobs: list[Done]) -> str:
     return " → ".join(f"{median(each):.1f}" for each in zip(*known, strict=True)) or "—"
 
 
+def company(jobs: list[Done]) -> str:
+    """A mark for wall times that others made longer, or may have."""
+    shares = [job["train"].get("others") for job in jobs if job["state"] == "ok"]
+    if any(share is not None and share > COMPANY for share in shares):
+        return "\\*"
+    return "?" if None in shares else ""
+
+
 def others(jobs: list[Done]) -> str:
     """The span of what other processes took of the machine."""
     shares = [job["train"]["others"] for job in jobs if "others" in job.get("train", {})]
@@ -176,12 +187,17 @@ def quality(
     bm25: Value | None = None,
     digits: str = "{:.3f}",
     averaged: bool = True,
+    mark: Callable[[list[Done]], str] = lambda jobs: "",
 ) -> str:
-    """Tools by sets; with BM25 beside the base where asked for."""
+    """Tools by sets, each cell with a mark from its jobs; with BM25 beside the base where asked for."""
 
     def cell(tool: str, name: str) -> tuple[str, float | None]:
         found = results.values(tool, name, value)
-        return (spread(found, digits), mean(found)) if found else (why(results, tool, name), None)
+        return (
+            (spread(found, digits) + mark(results.of(tool, name)), mean(found))
+            if found
+            else (why(results, tool, name), None)
+        )
 
     extra = []
     if bm25 is not None:

@@ -57,6 +57,7 @@ def test_a_partly_filled_table_says_what_is_missing(tmp_path: Path) -> None:
     assert "vectune lora, emanual, seed 0: failed: ImportError: no peft" in text and "| failed | — |" in text
     assert "seed 0: timeout: over 20 minutes" in text and "| — | too slow |" in text
     assert "| 2 | 1.0 → 3.5 | 25% |" in text
+    assert "| vectune full | 10 ± 0\\* | — |" in text, "in company"
     assert page.page(page.Results(tmp_path / "none")).count("Not run yet.") > 3
 
 
