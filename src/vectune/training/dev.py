@@ -39,12 +39,12 @@ class DevSample:
     chunks: Ints
     grades: NDArray[np.int16]
 
-    def score(self, queries: Floats, chunks: Floats) -> float:
-        """Mean nDCG@10 of unit vectors of these queries and chunks."""
+    def scores(self, queries: Floats, chunks: Floats) -> NDArray[np.float64]:
+        """nDCG@10 of each query, shape (q,), from unit vectors of these queries and chunks."""
         if not len(queries):
-            return 0.0
-        scores = np.round(queries @ chunks.T, 6)  # its last bits differ with its place in memory; the value must not
-        return float(np.mean(ndcg(scores, self.grades)))
+            return np.zeros(1)
+        # a product's last bits differ with its place in memory; the value must not
+        return ndcg(np.round(queries @ chunks.T, 6), self.grades)
 
 
 def ndcg(scores: Floats, grades: NDArray[np.int16], cutoff: int = CUTOFF) -> NDArray[np.float64]:

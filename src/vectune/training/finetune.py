@@ -158,7 +158,7 @@ class Tuning:
             loop = self._loop(encoder, ground, settings, fingerprint)
             start = loop.weights()
             loop.run(ground.dev_before, ground.check_seconds, time.perf_counter() - started)
-            weights, dev_after, kept = choose(loop, start, ground.dev_before, self.progress)
+            weights, dev_after, kept = choose(loop, start, ground.dev_base, self.progress)
             loop.put(weights)
         result = TuneResult(
             path=out,

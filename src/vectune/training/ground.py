@@ -41,7 +41,7 @@ class Ground:
         negatives: mined chunks of each train query, hardest first, -1 for none; shape (queries, up to DEPTH).
         miner: finds such chunks anew with the model as it is by then; None where none are mined.
         dev: what looks at dev are measured on.
-        dev_before: the base's value there.
+        dev_base: the base's nDCG@10 there, of each query.
         check_seconds: what a look takes.
         query_vectors, chunk_vectors: the base's, for the anchor; shape (n, dim).
     """
@@ -53,10 +53,15 @@ class Ground:
     negatives: Ints
     miner: Miner | None
     dev: DevSample
-    dev_before: float
+    dev_base: NDArray[np.float64]
     check_seconds: float
     query_vectors: Floats
     chunk_vectors: Floats
+
+    @property
+    def dev_before(self) -> float:
+        """The base's value on dev."""
+        return float(self.dev_base.mean())
 
 
 def prepare(
@@ -81,9 +86,9 @@ def prepare(
         miner = Miner(data, options.negative_margin, progress)
         mined = miner(query_vectors, corpus[miner.pool])
     started = time.perf_counter()  # in the loop's own arithmetic: tuned states are compared with it
-    before = dev.score(encoder.embed(dev_queries, dev.queries), encoder.embed(chunks, dev.chunks))
+    before = dev.scores(encoder.embed(dev_queries, dev.queries), encoder.embed(chunks, dev.chunks))
     seconds = time.perf_counter() - started
-    progress.event("dev", step=0, value=round(before, 5))
+    progress.event("dev", step=0, value=round(float(before.mean()), 5))
     return Ground(data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus)
 
 

@@ -257,9 +257,9 @@ class Loop:
 
     # Dev
 
-    def measure(self) -> float:
-        """nDCG@10 on dev with the weights as they are."""
-        return self.world.from_first(self.dev.score(*self.dev_vectors()) if self.world.first else 0.0)
+    def measure(self) -> NDArray[np.float64]:
+        """nDCG@10 of each dev query with the weights as they are."""
+        return self.world.from_first(self.dev.scores(*self.dev_vectors()) if self.world.first else np.zeros(0))
 
     def dev_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Unit vectors of dev's queries and chunks."""
@@ -267,7 +267,7 @@ class Loop:
         return queries, self.encoder.embed(self.chunks, self.dev.chunks)
 
     def _check(self, task: Task) -> None:
-        value = self.measure()
+        value = float(self.measure().mean())
         state = self.state
         state.curve.append([state.step, value])
         self.progress.event("dev", step=state.step, value=round(value, 5))
