@@ -16,6 +16,7 @@ from tiny_dataset import small_dataset
 from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, ModelError, OutputError, UsageError
 from vectune.progress import Progress
+from vectune.training import opening
 from vectune.training.encoder import Encoder
 from vectune.training.finetune import explain, finetune
 from vectune.training.options import TuneOptions
@@ -69,6 +70,8 @@ from tiny_dataset import small_dataset
 from vectune.progress import Progress
 from vectune.training.finetune import finetune
 from vectune.training.options import TuneOptions
+import vectune.training.opening
+vectune.training.opening.fast_bf16 = lambda device: {bf16!r}
 
 class Killer(Progress):
     def event(self, kind, **fields):
@@ -81,9 +84,23 @@ finetune(small_dataset(), Path({out!r}), options, Killer(terminal=False))
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
-    wanted = options(tiny_bert, checkpoint_seconds=0.0, remember=30, refresh=3)
+    kill(options(tiny_bert, checkpoint_seconds=0.0, remember=30, refresh=3), tmp_path, bf16=False)
+
+
+def test_a_second_start_keeps_the_arithmetic_that_the_first_one_measured(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([True, False])  # the clock of a loaded machine: bf16 when the whole run starts, fp32 at the end
+    monkeypatch.setattr(opening, "fast_bf16", lambda device: next(measured))
+    kill(options(tiny_bert, checkpoint_seconds=0.0, precision="auto"), tmp_path, bf16=True)
+
+
+def kill(wanted: TuneOptions, tmp_path: Path, bf16: bool) -> None:
+    """Compare a run that is killed in its seventh step and started again with one that is left alone."""
     whole = finetune(small_dataset(), tmp_path / "whole", wanted)
-    script = KILLED.format(tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "killed"))
+    script = KILLED.format(
+        tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "killed"), bf16=bf16
+    )
     done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, timeout=300)
     assert done.returncode == -9, done.stderr.decode()[-2000:]
     assert (tmp_path / ".killed.work" / "checkpoint").is_dir()

@@ -27,7 +27,7 @@ from vectune.training.encoder import Encoder
 from vectune.training.ground import Ground, prepare, truncation_notes
 from vectune.training.loop import Loop
 from vectune.training.losses import Teacher, make_loss
-from vectune.training.opening import add_lora, dropout_at, merge_lora, open_model
+from vectune.training.opening import add_lora, dropout_at, merge_lora, open_model, repeatable, settled_precision
 from vectune.training.options import TuneOptions
 from vectune.training.result import TuneResult
 from vectune.training.saving import read_result, save_artifact
@@ -146,11 +146,13 @@ class Tuning:
         """Train, choose and save."""
         started = time.perf_counter()
         torch.manual_seed(self.options.seed)
+        precision = settled_precision(self.options, self.work / "precision.json") if self.world.first else "auto"
+        self.options = dataclasses.replace(self.options, precision=self.world.from_first(precision))
         model, base = open_model(self.options)
         fingerprint = base.fingerprint  # before the weights change
         lora = add_lora(model, self.options) if self.options.method == "lora" else None
-        with dropout_at(model, self.options.dropout):
-            encoder = Encoder(model, self._dtype(model))
+        with dropout_at(model, self.options.dropout), repeatable():
+            encoder = Encoder(model, torch.bfloat16 if self.options.precision == "bf16" else torch.float32)
             ground, settings = self._prepare(encoder, base)
             notes = truncation_notes(encoder, ground.data, ground.chunks)
             for note in filter(None, (*notes, crowded_note())):
@@ -208,11 +210,6 @@ class Tuning:
             self.world,
             ground.miner if options.refresh else None,
         )
-
-    def _dtype(self, model: SentenceTransformer) -> torch.dtype:
-        wanted = self.options.precision
-        bf16 = fast_bf16(model.device.type) if wanted == "auto" else wanted == "bf16"
-        return torch.bfloat16 if self.world.from_first(bf16) else torch.float32
 
     def _save(self, model: SentenceTransformer, lora: Any, result: TuneResult) -> None:
         adapter = self.work / "adapter"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +13,39 @@ import torch
 
 from vectune.embedders.loading import load_model
 from vectune.embedders.local import LocalEmbedder
+from vectune.embedders.machine import fast_bf16
 from vectune.embedders.options import EmbedOptions
 from vectune.errors import MissingExtraError, ModelError
+from vectune.runs import write_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from vectune.training.options import TuneOptions
+    from vectune.training.options import Precision, TuneOptions
 
 ATTRIBUTES = ("attention_dropout", "dropout_prob", "dropout")  # where attention modules keep a probability of their own
+
+
+def settled_precision(options: TuneOptions, kept: Path) -> Precision:
+    """The arithmetic of a run: as asked, else by a short measurement whose outcome is kept.
+
+    A second start must not measure anew: on a loaded machine the clock may say otherwise, and the base's vectors, the
+    mined negatives and the steps would be others.
+
+    Args:
+        options: a person's choices.
+        kept: file of the outcome, beside the checkpoints.
+    """
+    from sentence_transformers.util import get_device_name
+
+    if options.precision != "auto":
+        return options.precision
+    try:
+        found: Precision = json.loads(kept.read_text(encoding="utf-8"))["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = "bf16" if fast_bf16(get_device_name()) else "fp32"
+        write_json(kept, {"precision": found})
+    return found
 
 
 def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder]:
@@ -32,7 +57,9 @@ def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder
     model = load_model(options.model, trust_remote_code=options.trust_remote_code)
     if not any(p.requires_grad for p in model.parameters()):
         raise ModelError(f"{options.model}: the model has no weights that can be trained.")
-    embedder = LocalEmbedder(model, EmbedOptions(max_length=options.max_length), options.model)
+    embedder = LocalEmbedder(
+        model, EmbedOptions(max_length=options.max_length, precision=options.precision), options.model
+    )
     if options.gradient_checkpointing and hasattr(model[0], "auto_model"):
         transformer: Any = model[0].auto_model
         transformer.gradient_checkpointing_enable()
@@ -53,6 +80,24 @@ def dropout_at(model: SentenceTransformer, value: float) -> Iterator[None]:
     finally:
         for module, attribute, found in before:
             setattr(module, attribute, found)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Sums in one order on CPUs: torch's threads add up the gradients of an index as they come (``index_put_``).
+
+    What is left uninitialised is not filled, which would cost time and change nothing.
+    """
+    wanted = not torch.cuda.is_available()  # there, some kernels of every model have no such form
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    if wanted:
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
 
 
 def add_lora(model: SentenceTransformer, options: TuneOptions) -> Any:
