@@ -106,6 +106,22 @@ def save_decoder(folder: Path, *, seed: int = 0, hidden: int = 32) -> Path:
     return _save(folder, Qwen3Model(config), tokenizer, pooling="lasttoken", prompts=prompts)
 
 
+def save_cross_encoder(folder: Path, *, seed: int = 0) -> Path:
+    """A BERT that gives a pair of texts one score."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer = word_tokenizer()
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+    )  # fmt: skip
+    config.num_labels = 1
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def save_static(folder: Path, *, seed: int = 0, hidden: int = 32) -> Path:
     """A StaticEmbedding: a bag of word vectors, no transformer."""
     import torch

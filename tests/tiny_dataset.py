@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vectune.dataset import Qrels, RetrievalDataset
@@ -28,6 +30,13 @@ def small_dataset(documents: int = 24) -> RetrievalDataset:
             split = "test" if number % 4 == 3 else "train"
             qrels.setdefault(split, {})[query.id] = {chunk.id: 1}
     return RetrievalDataset(corpus, queries, qrels, {"name": "small"})
+
+
+def stored_dataset() -> RetrievalDataset:
+    """The same, opened as one whose queries are too many for the memory."""
+    with TemporaryDirectory() as folder:  # open files go on being read
+        small_dataset().write(Path(folder) / "small")
+        return RetrievalDataset._stored(Path(folder) / "small")
 
 
 def with_chunk(dataset: RetrievalDataset, key: str, **changes: Any) -> RetrievalDataset:

@@ -7,20 +7,24 @@ it is asked for, so that a corpus may be larger than the memory.
 from __future__ import annotations
 
 import json
-import threading
-import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vectune.errors import DatasetError
+from vectune.ids import hash64, hashes_of, numbered
 from vectune.lines import json_lines, json_records, tsv_rows
 from vectune.records import Chunk
 from vectune.runs import Json
+from vectune.stored import LineFile, StoredRecords
+
+if TYPE_CHECKING:
+    from vectune.ids import Hashes
 
 IN_MEMORY = 256 << 20  # bytes of corpus.jsonl; in memory a chunk takes about twice its place on disk
-MISSING = 2**64 - 1
 
 
 def write_corpus(folder: Path, chunks: Iterable[Chunk]) -> int:
@@ -90,66 +94,53 @@ def _chunk(line: Json, place: Json) -> Chunk:
     )
 
 
-class StoredCorpus(Mapping[str, Chunk]):
-    """A corpus on disk: about 200 bytes of memory for a chunk, which is read when it is asked for.
-
-    Every line is checked at the start. The files stay open, so a folder that is replaced goes on being read.
+class StoredCorpus(StoredRecords[Chunk]):
+    """A corpus on disk: about 60 bytes of memory for a chunk, which is read when it is asked for.
 
     Args:
         path: a folder with corpus.jsonl, and documents.jsonl or docs.tsv where there is one.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._lines, self._rows = LineFile(path / "corpus.jsonl"), dict[str, int]()
-        for record in json_records(path / "corpus.jsonl", self._lines.starts):
-            self._rows[record["_id"]] = len(self._rows)
-        self._places: LineFile | None = None
-        self._row_of_place = array("Q", [MISSING]) * len(self._rows)
-        self._documents: dict[str, Json] = {}
-        if (path / "documents.jsonl").exists():
-            self._places = LineFile(path / "documents.jsonl")
-            for row, place in enumerate(checked_places(path / "documents.jsonl", self._places.starts)):
-                if str(place.get("_id")) in self._rows:
-                    self._row_of_place[self._rows[str(place["_id"])]] = row
-        else:
-            self._documents = _read_places(path)
-
-    def __getitem__(self, key: str) -> Chunk:
-        row = self._rows[key]
-        place = self._documents.get(key, {})
-        if self._places is not None and self._row_of_place[row] != MISSING:
-            place = self._places[self._row_of_place[row]]
-        return _chunk(self._lines[row], place)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._rows
-
-
-class LineFile:
-    """Lines of a JSONL file by number; safe to read from several threads.
 
     Attributes:
-        starts: where each line begins, in bytes; whoever reads the file first fills it.
+        documents: equal numbers for chunks of one document, shape (chunks,).
+        starts: where each chunk begins in its document; -1 where unknown, shape (chunks,).
+        contents: hash of each chunk's title and text, shape (chunks,).
     """
 
     def __init__(self, path: Path) -> None:
-        self.starts = array("Q")
-        self._file = path.open("rb")
-        self._lock = threading.Lock()
-        weakref.finalize(self, self._file.close)
+        super().__init__(path / "corpus.jsonl", lambda line: f"{line.get('title') or ''}\x1f{line['text']}")
+        self._places: LineFile | None = None
+        self._place_of = np.full(len(self), -1, dtype=np.int32)
+        self._documents: dict[str, Json] = {}
+        self.starts = np.full(len(self), -1, dtype=np.int32)
+        documents = self.ids.hashes()  # without a document each chunk is its own
+        if (path / "documents.jsonl").exists():
+            self._read_stored_places(path / "documents.jsonl", documents)
+        else:
+            self._documents = _read_places(path)
+            rows = self.ids.rows(hashes_of(self._documents))
+            named = hashes_of(place["document"] for place in self._documents.values())
+            documents[rows[rows >= 0]] = named[rows >= 0]
+        self.documents = numbered(documents)
 
-    def __getitem__(self, number: int) -> Json:
-        with self._lock:
-            self._file.seek(self.starts[number])
-            line = self._file.readline()
-        found: Json = json.loads(line)
-        return found
+    def _read_stored_places(self, path: Path, documents: Hashes) -> None:
+        places = LineFile(path)
+        keys, named, starts = array("Q"), array("Q"), array("q")
+        for place in checked_places(path, places.starts):
+            keys.append(hash64(str(place.get("_id"))))
+            named.append(hash64(place["document"]) if place.get("document") else keys[-1])
+            starts.append(place.get("start", -1))
+        rows = self.ids.rows(np.frombuffer(keys, np.uint64))
+        known = rows >= 0
+        self._place_of[rows[known]] = np.flatnonzero(known)
+        documents[rows[known]] = np.frombuffer(named, np.uint64)[known]
+        self.starts[rows[known]] = np.frombuffer(starts, np.int64)[known]
+        self._places = places
+
+    def _record(self, row: int, line: Json) -> Chunk:
+        place = self._documents.get(line["_id"], {})
+        if self._places is not None and self._place_of[row] >= 0:
+            place = self._places[int(self._place_of[row])]
+        return _chunk(line, place)
 
 
 def _read_places(path: Path) -> dict[str, dict[str, Any]]:

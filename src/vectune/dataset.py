@@ -12,14 +12,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
-from vectune.corpus import read_corpus, write_corpus
+from vectune.corpus import StoredCorpus, read_corpus, write_corpus
 from vectune.errors import DatasetError
+from vectune.judgments import StoredQrels, grade_of
 from vectune.lines import json_records, tsv_rows
 from vectune.records import Chunk, Query
 from vectune.runs import Json, hash_files, write_json, writing
+from vectune.stored import StoredQueries, query_of
 
 SPLITS = ("train", "dev", "test")
+QUERIES_IN_MEMORY = 64 << 20  # bytes of queries.jsonl; in memory a query and its judgments take ten times as much
 Qrels = dict[str, dict[str, int]]  # query id → chunk id → grade, grades of at least 1
 
 
@@ -29,8 +33,9 @@ class RetrievalDataset:
 
     Attributes:
         corpus: chunk id → chunk, in the order of the file; a large one stays on disk (``corpus.StoredCorpus``).
-        queries: query id → query; all splits together.
-        qrels: split → query id → chunk id → grade. Only grades of at least 1.
+        queries: query id → query; all splits together. Millions stay on disk (``stored.StoredQueries``).
+        qrels: split → query id → chunk id → grade. Only grades of at least 1. Where the queries stay on disk, those of
+            train are in arrays (``judgments.StoredQrels``).
         info: free facts kept in ``dataset.json``: where it came from, filters' counts, warnings.
         path: the folder it was read from, if any.
     """
@@ -113,13 +118,23 @@ class RetrievalDataset:
         path = Path(folder)
         if not path.is_dir():
             raise DatasetError(f"{path}: no such dataset folder.", "Give a folder with corpus.jsonl and queries.jsonl.")
+        file = path / "queries.jsonl"
+        if file.exists() and file.stat().st_size > QUERIES_IN_MEMORY:
+            return cls._stored(path)
         corpus = read_corpus(path)
-        queries = {
-            line["_id"]: Query(line["text"], line.get("style", ""), line.get("writer", ""), id=line["_id"])
-            for line in json_records(path / "queries.jsonl")
-        }
-        qrels = _read_all_qrels(path, corpus, queries)
+        queries = {line["_id"]: query_of(line) for line in json_records(file)}
+        qrels = _some(_read_all_qrels(path, corpus, queries), path)
         return cls(corpus, queries, qrels, _read_info(path), path)
+
+    @classmethod
+    def _stored(cls, path: Path) -> RetrievalDataset:
+        corpus, queries = StoredCorpus(path), StoredQueries(path / "queries.jsonl")
+        train = path / "qrels" / "train.tsv"
+        qrels = _read_all_qrels(path, corpus, queries, tuple(split for split in SPLITS if split != "train"))
+        if train.exists():
+            qrels = {"train": cast(Qrels, StoredQrels.read(train, queries, corpus)), **qrels}
+        # whoever is given a dataset only reads it, so that mappings may stand in for dictionaries
+        return cls(corpus, cast("dict[str, Query]", queries), _some(qrels, path), _read_info(path), path)
 
 
 def dataset_key(folder: Path) -> str:
@@ -150,22 +165,27 @@ def _query_line(query: Query) -> Json:
 # Reading
 
 
-def _read_all_qrels(path: Path, corpus: Mapping[str, Chunk], queries: dict[str, Query]) -> dict[str, Qrels]:
-    found = {
+def _read_all_qrels(
+    path: Path, corpus: Mapping[str, Chunk], queries: Mapping[str, Query], splits: tuple[str, ...] = SPLITS
+) -> dict[str, Qrels]:
+    return {
         split: _read_qrels(path / "qrels" / f"{split}.tsv", corpus, queries)
-        for split in SPLITS
+        for split in splits
         if (path / "qrels" / f"{split}.tsv").exists()
     }
+
+
+def _some(found: dict[str, Qrels], path: Path) -> dict[str, Qrels]:
     if not any(found.values()):
         raise DatasetError(f"{path / 'qrels'}: no judgments found.", "Expected qrels/train.tsv, dev.tsv or test.tsv.")
     return found
 
 
-def _read_qrels(path: Path, corpus: Mapping[str, Chunk], queries: dict[str, Query]) -> Qrels:
+def _read_qrels(path: Path, corpus: Mapping[str, Chunk], queries: Mapping[str, Query]) -> Qrels:
     qrels: Qrels = {}
     for number, row in tsv_rows(path, columns=3):
         query, chunk, score = row[:3]
-        grade = _grade(score)
+        grade = grade_of(score)
         if grade is None and number == 1:  # the header; files without one are read as well
             continue
         for kind, key, known in (("query", query, queries), ("chunk", chunk, corpus)):
@@ -176,13 +196,6 @@ def _read_qrels(path: Path, corpus: Mapping[str, Chunk], queries: dict[str, Quer
         if grade >= 1:
             qrels.setdefault(query, {})[chunk] = grade
     return qrels
-
-
-def _grade(score: str) -> int | None:
-    try:
-        return int(float(score))
-    except (ValueError, OverflowError):
-        return None
 
 
 def _read_info(path: Path) -> Json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,14 +46,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, int, Json]]:
         yield number, start, record
 
 
-def json_records(path: Path, starts: array[int] | None = None) -> Iterator[Json]:
-    """The objects of a JSONL file, each with a unique string ``_id`` and a string ``text``.
-
-    Args:
-        path: the file.
-        starts: where each object's line begins, in bytes, is appended.
-    """
-    seen: dict[str, int] = {}
+def json_texts(path: Path) -> Iterator[tuple[int, int, Json]]:
+    """Number, first byte and object of each line, checked: a string ``_id`` and a string ``text``."""
     for number, start, record in json_lines(path):
         key, text = record.get("_id"), record.get("text")
         if not isinstance(key, str | int) or key == "":
@@ -62,14 +55,19 @@ def json_records(path: Path, starts: array[int] | None = None) -> Iterator[Json]
         if not isinstance(text, str):
             raise DatasetError(f"'text' of '{key}' is not a string.", path=path, line=number)
         record["_id"] = str(key)
-        if record["_id"] in seen:
-            first = seen[record["_id"]]
+        yield number, start, record
+
+
+def json_records(path: Path) -> Iterator[Json]:
+    """The objects of a JSONL file, each with a unique string ``_id`` and a string ``text``."""
+    seen: dict[str, int] = {}
+    for number, _, record in json_texts(path):
+        key = record["_id"]
+        if key in seen:
             raise DatasetError(
-                f"the id '{key}' is already on line {first}; ids must be unique.", path=path, line=number
+                f"the id '{key}' is already on line {seen[key]}; ids must be unique.", path=path, line=number
             )
-        seen[record["_id"]] = number
-        if starts is not None:
-            starts.append(start)
+        seen[key] = number
         yield record
 
 

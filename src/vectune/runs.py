@@ -155,8 +155,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` for what is half done: kept after an error or a kill, removed when all went well."""
+    """A folder beside ``target`` for what is half done: kept after an error or a kill, removed when all went well.
+
+    Of the processes that torchrun starts, the first one holds it for all.
+    """
     work = target.with_name(f".{target.name}.work")
+    if os.environ.get("RANK", "0") != "0":
+        yield work
+        return
     with locked(work):
         yield work
         remove(work)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from vectune import bulk
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.duplicates import near_duplicate_groups
 from vectune.errors import ContaminationError, DatasetError
@@ -113,6 +114,8 @@ def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most:
     """
     if dataset.qrels.get("dev"):
         return dataset
+    if bulk.is_bulk(dataset):
+        return bulk.cut_dev(dataset, seed, share, most)
     train = dataset.split("train")
     wanted = max(min(round(share * len(train)), most), 1)
     few = _few_documents(dataset.corpus, train)
@@ -288,10 +291,7 @@ def check_contamination(
         for index, first in enumerate(SPLITS)
         for second in SPLITS[index + 1 :]
         if dataset.qrels.get(first) and dataset.qrels.get(second)
-        for finding in (
-            *_shared_documents(dataset, first, second, options.gap),
-            *_shared_queries(dataset, first, second),
-        )
+        for finding in _shared(dataset, first, second, options.gap)
     ]
     findings += _shared_duplicates(dataset, options.near_duplicate)
     if findings and not allow:
@@ -306,6 +306,12 @@ def summary(findings: Sequence[Finding]) -> str:
     count = Counter(finding.kind for finding in findings)
     kinds = ", ".join(f"{number:,} × {kind}" for kind, number in count.items())
     return f"The splits are contaminated, so this measures memory ({kinds}; the first: {findings[0]})."
+
+
+def _shared(dataset: RetrievalDataset, first: str, second: str, gap: int) -> list[Finding]:
+    if first == "train" and bulk.is_bulk(dataset):
+        return [Finding(kind, (first, second), ids, count) for kind, ids, count in bulk.shared(dataset, second)]
+    return [*_shared_documents(dataset, first, second, gap), *_shared_queries(dataset, first, second)]
 
 
 def _positives(dataset: RetrievalDataset, split: str) -> dict[str, set[str]]:
@@ -353,7 +359,8 @@ def _folded(text: str) -> str:
 
 
 def _shared_duplicates(dataset: RetrievalDataset, threshold: float) -> list[Finding]:
-    sides = {chunk: split for split in SPLITS for chunks in dataset.qrels.get(split, {}).values() for chunk in chunks}
+    splits = SPLITS[1:] if bulk.is_bulk(dataset) else SPLITS
+    sides = {chunk: split for split in splits for chunks in dataset.qrels.get(split, {}).values() for chunk in chunks}
     found = []
     for group in near_duplicates({chunk: dataset.corpus[chunk] for chunk in sides}, threshold):
         by_split = {sides[chunk]: chunk for chunk in reversed(group) if chunk in sides}

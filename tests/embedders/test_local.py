@@ -267,7 +267,7 @@ def _edited(folder: Path, to: Path, file: str, **fields: object) -> Path:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"hidden_size": 64}, "weights do not match the config"),
+        ({"hidden_size": 64}, "weights do not match the config: .*size mismatch - ckpt"),
         ({"num_hidden_layers": 3}, "the file lacks encoder.layer.2"),
         ({"model_type": "unheard"}, "cannot be loaded"),
     ],
@@ -277,6 +277,14 @@ def test_weights_and_config_that_do_not_match(
 ) -> None:
     with pytest.raises(ModelError, match=told):
         open_embedder(str(_edited(tiny_bert, tmp_path / "model", "config.json", **fields)))
+
+
+def test_a_reranker_is_no_embedder(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = _edited(tiny_bert, tmp_path / "model", "config.json", architectures=["BertForSequenceClassification"])
+    load_model(str(folder))  # with modules.json it is one, whatever it was made from
+    (folder / "modules.json").unlink()
+    with pytest.raises(ModelError, match="BertForSequenceClassification is no embedding model"):
+        load_model(str(folder))
 
 
 def test_foreign_code_is_refused(tiny_bert: Path, tmp_path: Path) -> None:

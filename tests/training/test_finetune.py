@@ -12,13 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tiny_dataset import small_dataset
+import models
+from tiny_dataset import small_dataset, stored_dataset
 from vectune.dataset import RetrievalDataset
-from vectune.errors import DatasetError, MissingExtraError, ModelError, OutputError, UsageError
+from vectune.embedders.factory import open_embedder
+from vectune.errors import DatasetError, InputError, MissingExtraError, ModelError, OutputError, UsageError
 from vectune.progress import Progress
 from vectune.training import opening
 from vectune.training.encoder import Encoder
 from vectune.training.finetune import explain, finetune
+from vectune.training.loop import State
 from vectune.training.options import TuneOptions
 
 
@@ -66,7 +69,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from tiny_dataset import small_dataset
+from tiny_dataset import small_dataset, stored_dataset
 from vectune.progress import Progress
 from vectune.training.finetune import finetune
 from vectune.training.options import TuneOptions
@@ -79,12 +82,17 @@ class Killer(Progress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 options = TuneOptions(**{options!r})
-finetune(small_dataset(), Path({out!r}), options, Killer(terminal=False))
+finetune({dataset}, Path({out!r}), options, Killer(terminal=False))
 """
+IN_MEMORY, ON_DISK = "small_dataset()", "stored_dataset()"
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
     kill(options(tiny_bert, checkpoint_seconds=0.0, remember=30, refresh=3), tmp_path, bf16=False)
+
+
+def test_killed_with_its_data_on_disk_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
+    kill(options(tiny_bert, checkpoint_seconds=0.0), tmp_path, bf16=False, dataset=ON_DISK)
 
 
 def test_a_second_start_keeps_the_arithmetic_that_the_first_one_measured(
@@ -95,17 +103,19 @@ def test_a_second_start_keeps_the_arithmetic_that_the_first_one_measured(
     kill(options(tiny_bert, checkpoint_seconds=0.0, precision="auto"), tmp_path, bf16=True)
 
 
-def kill(wanted: TuneOptions, tmp_path: Path, bf16: bool) -> None:
+def kill(wanted: TuneOptions, tmp_path: Path, bf16: bool, dataset: str = IN_MEMORY) -> None:
     """Compare a run that is killed in its seventh step and started again with one that is left alone."""
-    whole = finetune(small_dataset(), tmp_path / "whole", wanted)
+    data = small_dataset() if dataset == IN_MEMORY else stored_dataset()
+    whole = finetune(data, tmp_path / "whole", wanted)
     script = KILLED.format(
-        tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "killed"), bf16=bf16
-    )
+        tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "killed"), bf16=bf16,
+        dataset=dataset,
+    )  # fmt: skip
     done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, timeout=300)
     assert done.returncode == -9, done.stderr.decode()[-2000:]
     assert (tmp_path / ".killed.work" / "checkpoint").is_dir()
     progress = Progress(tmp_path / "events.jsonl", terminal=False)
-    again = finetune(small_dataset(), tmp_path / "killed", wanted, progress)
+    again = finetune(data, tmp_path / "killed", wanted, progress)
     assert events(progress, "train")[0]["step"] == 7  # six steps were not done again
     assert (again.dev_after, again.chosen) == (whole.dev_after, whole.chosen)
     one, two = weights(whole.path), weights(again.path)
@@ -118,23 +128,29 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from tiny_dataset import small_dataset
-from vectune.training.finetune import finetune
+from tiny_dataset import small_dataset, stored_dataset
+from vectune.config import Config
+from vectune.pipeline import tune
 from vectune.training.options import TuneOptions
-finetune(small_dataset(), Path({out!r}), TuneOptions(**{options!r}))
+options = TuneOptions(**{options!r})
+tune({dataset}, Path({out!r}), Config(model=options.model, tune=options))  # as the command does: locks and all
 torch.distributed.destroy_process_group()
 """
 
 
-def test_two_processes_make_the_steps_of_one(tiny_bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataset", [IN_MEMORY, ON_DISK])
+def test_two_processes_make_the_steps_of_one(tiny_bert: Path, tmp_path: Path, dataset: str) -> None:
     import socket
 
-    wanted = options(tiny_bert, epochs=1, patience=0, remember=30, refresh=1)
-    one = finetune(small_dataset(), tmp_path / "one", wanted)
+    refresh = 1 if dataset == IN_MEMORY else 0
+    wanted = options(tiny_bert, epochs=1, patience=0, remember=30, refresh=refresh)
+    one = finetune(small_dataset() if dataset == IN_MEMORY else stored_dataset(), tmp_path / "one", wanted)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    script = RANK.format(tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "two"))
+    script = RANK.format(
+        tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "two"), dataset=dataset
+    )
     env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [
         subprocess.Popen([sys.executable, "-c", script], env={**env, "RANK": str(rank)}, stderr=subprocess.PIPE)
@@ -147,6 +163,15 @@ def test_two_processes_make_the_steps_of_one(tiny_bert: Path, tmp_path: Path) ->
     assert marker["dev"]["after"] == pytest.approx(one.dev_after, abs=1e-4)
     assert close(one.path, tmp_path / "two", atol=1e-4)
     assert not close(one.path, tiny_bert, atol=1e-3)
+
+
+def test_data_on_disk_teach_as_those_in_memory_and_say_what_is_left_out(tiny_bert: Path, tmp_path: Path) -> None:
+    result = finetune(stored_dataset(), tmp_path / "out", options(tiny_bert))
+    assert result.dev_after > result.dev_before
+    assert any("near-duplicates not" in note and "No hard negatives" in note for note in result.notes)
+    for given in ({"anchor": 0.1}, {"negatives": 1}, {"refresh": 1}):
+        with pytest.raises(UsageError, match="stay on disk"):
+            finetune(stored_dataset(), tmp_path / "other", options(tiny_bert, **given))
 
 
 def test_cached_gradients_are_those_of_the_whole_batch(tiny_bert: Path, tmp_path: Path) -> None:
@@ -239,6 +264,7 @@ def test_five_pairs(tiny_bert: Path, tmp_path: Path) -> None:
     dataset.qrels = {"train": dict(list(dataset.qrels["train"].items())[::8][:5])}
     result = finetune(dataset, tmp_path / "out", TuneOptions(model=str(tiny_bert), epochs=2))
     assert result.dev_after >= result.dev_before
+    assert any("expect little" in note for note in result.notes)
 
 
 def test_one_document(tiny_bert: Path, tmp_path: Path) -> None:
@@ -267,6 +293,56 @@ def test_a_teacher_matryoshka_and_an_anchor_together(tiny_bert: Path, tmp_path: 
     wanted = options(tiny_bert, dimensions=(16,), anchor=0.1)
     result = finetune(small_dataset(), tmp_path / "out", wanted, teacher=teacher)
     assert result.dev_after > result.dev_before
+
+
+@pytest.mark.parametrize("teacher", ["lexical", "tiny_static", "cross-encoder:"])
+def test_teachers_by_name(tiny_bert: Path, tmp_path: Path, request: pytest.FixtureRequest, teacher: str) -> None:
+    name = teacher
+    if teacher == "tiny_static":
+        name = str(request.getfixturevalue(teacher))
+    elif teacher == "cross-encoder:":
+        name += str(models.save_cross_encoder(tmp_path / "reranker"))
+    own, taught = (
+        finetune(small_dataset(), tmp_path / f"{given}".strip("/:").replace("/", "-"), options(
+            tiny_bert, epochs=1, teacher=given)) for given in (None, name)
+    )  # fmt: skip
+    assert taught.dev_after >= taught.dev_before
+    assert not close(own.path, taught.path, atol=1e-4)
+
+
+def test_a_lexical_teacher_needs_the_texts_in_memory(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stay on disk"):
+        finetune(stored_dataset(), tmp_path / "out", options(tiny_bert, teacher="lexical"))
+
+
+def test_checkpointed_activations_and_bf16_teach_as_well(tiny_decoder: Path, tmp_path: Path) -> None:
+    plain = finetune(small_dataset(), tmp_path / "plain", options(tiny_decoder, epochs=1))
+    again = finetune(small_dataset(), tmp_path / "again", options(tiny_decoder, epochs=1, gradient_checkpointing=True))
+    assert close(plain.path, again.path, atol=1e-5)
+    rounded = finetune(small_dataset(), tmp_path / "rounded", options(tiny_decoder, rate=5e-3, precision="bf16"))
+    assert rounded.chosen["precision"] == "bf16"
+    assert rounded.dev_after > rounded.dev_before
+
+
+def test_a_loss_that_rises_far_above_its_start_is_diverging() -> None:
+    state = State()
+    assert not any(state.diverging(loss) for loss in [3.0, 5.0, 2.0, 1.0] * 5)
+    assert [state.diverging(12.0) for _ in range(12)].index(True) == 4
+
+
+def test_an_anchor_holds_general_text(tiny_bert: Path, tmp_path: Path) -> None:
+    texts = ["the moon in summer rain", "salt water of the sea", "a train to the city at night"]
+    (tmp_path / "general.txt").write_text("\n\n".join(texts))
+    given = {"anchor_texts": str(tmp_path / "general.txt"), "rate": 3e-3}
+    free, held = (
+        finetune(small_dataset(), tmp_path / f"at-{weight}", options(tiny_bert, anchor=weight, **given))
+        for weight in (0.0, 30.0)
+    )
+    base = open_embedder(str(tiny_bert)).embed_documents(texts)
+    moved = [1 - (base * open_embedder(str(found.path)).embed_documents(texts)).sum(1).mean() for found in (free, held)]
+    assert moved[1] < moved[0] / 3
+    with pytest.raises(InputError, match="cannot be read"):
+        finetune(small_dataset(), tmp_path / "out", options(tiny_bert, anchor_texts=str(tmp_path / "nothing")))
 
 
 def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:

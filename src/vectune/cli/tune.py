@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,9 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens the model reads.  [default: its own setting]")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn from lexical, cross-encoder:NAME or an embedder's scores, too.")
+    ] = None,
     track: Annotated[
         list[str] | None, typer.Option(help="Log to tensorboard, wandb, mlflow or trackio; may be given again.")
     ] = None,
@@ -56,6 +60,7 @@ def tune(
             "tune.keep_index": keep_index,
             "tune.max_minutes": max_minutes,
             "tune.max_length": max_length,
+            "tune.teacher": teacher,
             "tune.track": track or None,
             "tune.trust_remote_code": trust_remote_code,
         },
@@ -65,6 +70,8 @@ def tune(
             print(f"{what:<16} {value:<16} {why}")
         return
     result = tune_model(dataset, out, options, progress=Progress())
+    if os.environ.get("RANK", "0") != "0":  # torchrun: the first process speaks for all
+        return
     print(
         f"{out}: {result.method} of {result.model}, dev nDCG@10 {result.dev_before:.3f} → {result.dev_after:.3f} "
         f"in {result.seconds:.1f} s"

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vectune.embedders.models import check_weights, local_folder
+from vectune.embedders.models import check_task, check_weights, local_folder
 from vectune.errors import ModelError
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 # Weights that an encoder's vectors do not pass through; many published models lack them.
 UNUSED = ("pooler.", "position_ids", "lm_head", "cls.predictions")
@@ -36,8 +36,9 @@ def load_model(name: str, *, device: str = "auto", trust_remote_code: bool = Fal
     """
     folder = local_folder(name)
     check_weights(folder, name)
+    check_task(folder, name)
     reports: list[str] = []
-    with _loading_reports(reports), _translated(name):
+    with _loading_reports(reports), _translated(name, reports):
         model = _open(folder, None if device == "auto" else device, trust_remote_code)
     _check_reports(name, reports)
     return model.eval()
@@ -56,9 +57,34 @@ def _open(folder: Path, device: str | None, trust_remote_code: bool) -> Sentence
     )
 
 
+def load_cross_encoder(name: str, *, trust_remote_code: bool = False) -> CrossEncoder:
+    """A reranker in fp32 that gives its raw score of each pair.
+
+    Raises:
+        ModelError: no such model, pickled weights, foreign code, weights that do not match the config.
+    """
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    folder = local_folder(name)
+    check_weights(folder, name)
+    reports: list[str] = []
+    with _loading_reports(reports), _translated(name, reports):
+        model: CrossEncoder = CrossEncoder(
+            str(folder),
+            num_labels=1,
+            activation_fn=torch.nn.Identity(),
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        )
+    _check_reports(name, reports)
+    return model
+
+
 @contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """Turn what the libraries below raise into one ModelError."""
+def _translated(name: str, reports: list[str]) -> Iterator[None]:
+    """Turn what the libraries below raise into one ModelError; ``reports`` hold what they only logged until then."""
     try:
         yield
     except ModelError:
@@ -70,7 +96,12 @@ def _translated(name: str) -> Iterator[None]:
                 f"{name}: the model brings Python code of its own, which is not run.", TRUST_HINT
             ) from error
         if "size mismatch" in text or "mismatched" in text or "shape" in text:
-            raise ModelError(f"{name}: the weights do not match the config: {_first_lines(text)}") from error
+            some = re.findall(r"([\w.{}, ]+?) *\| MISMATCH \| Reinit due to (.*?) *$", "\n".join(reports), re.MULTILINE)
+            told = f"{some[0][0].strip()}: {some[0][1]}" if some else _first_lines(text)
+            raise ModelError(
+                f"{name}: the weights do not match the config: {told}",
+                "config.json and the weights must be of the same model; copy or download both again.",
+            ) from error
         raise ModelError(f"{name}: the model cannot be loaded: {_first_lines(text)}") from error
 
 

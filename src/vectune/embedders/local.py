@@ -61,7 +61,10 @@ class LocalEmbedder:
     def _set_max_length(self, tokens: int) -> None:
         limit = longest_input(self.model)
         if limit is not None and tokens > limit:
-            raise ModelError(f"{self.name}: max_length is {tokens}, but the model has {limit} positions.")
+            raise ModelError(
+                f"{self.name}: max_length is {tokens}, but the model has {limit} positions.",
+                f"Set max_length to {limit} or less.",
+            )
         if tokens < 4:
             raise ModelError(f"{self.name}: max_length is {tokens}; expected at least 4 tokens.")
         self.model.max_seq_length = tokens

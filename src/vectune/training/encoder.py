@@ -46,6 +46,14 @@ class Texts:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def at(self, rows: Ints) -> tuple[Texts, Ints]:
+        """Tokens of some rows, and where these rows are among them; ``streamed.StreamedTexts`` makes them now."""
+        return self, rows
+
+    def sample(self) -> Ints:
+        """Rows whose lengths stand for all: all of them."""
+        return np.arange(len(self))
+
     @property
     def lengths(self) -> Ints:
         """Tokens of each text; shape (n,)."""

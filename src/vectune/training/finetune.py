@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vectune import bulk
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.machine import crowded_note, fast_bf16
+from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
 from vectune.splits import with_dev
+from vectune.training.anchor import Anchor, general_texts
 from vectune.training.batches import Batches
 from vectune.training.choice import choose
 from vectune.training.data import TrainingData
@@ -32,12 +35,15 @@ from vectune.training.options import TuneOptions
 from vectune.training.result import TuneResult
 from vectune.training.saving import read_result, save_artifact
 from vectune.training.schedule import Schedule
+from vectune.training.teachers import open_teacher
 from vectune.training.tracking import TrackedProgress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from vectune.embedders.local import LocalEmbedder
+
+FEW = 50  # queries below which a result is told to be thin
 
 
 def finetune(
@@ -56,7 +62,7 @@ def finetune(
         options: what a person chose; the rest follows from the data. ``method`` is ``full``, ``lora`` or ``auto``.
         progress: where steps and looks at dev are told.
         work: folder for checkpoints; a killed run goes on from there. None: beside ``out``.
-        teacher: scores of queries and chunks to learn from besides the judgments.
+        teacher: scores of queries and chunks to learn from besides the judgments, instead of the one options name.
 
     Raises:
         DatasetError: too little to train on.
@@ -153,11 +159,16 @@ class Tuning:
         lora = add_lora(model, self.options) if self.options.method == "lora" else None
         with dropout_at(model, self.options.dropout), repeatable():
             encoder = Encoder(model, torch.bfloat16 if self.options.precision == "bf16" else torch.float32)
+            held = general_texts(self.options.anchor_texts)
             ground, settings = self._prepare(encoder, base)
             notes = truncation_notes(encoder, ground.data, ground.chunks)
+            if ground.data.on_disk:
+                notes = [*notes, f"{bulk.NOTE} No hard negatives are mined."]
             for note in filter(None, (*notes, crowded_note())):
                 self.progress.warn(note)
-            loop = self._loop(encoder, ground, settings, fingerprint)
+            loop = self._loop(encoder, ground, settings, [fingerprint, *held])
+            if held and self.options.anchor:
+                loop.anchor = Anchor(encoder, base, held, self.options.anchor, self.options.seed)
             start = loop.weights()
             loop.run(ground.dev_before, ground.check_seconds, time.perf_counter() - started)
             weights, dev_after, kept = choose(loop, start, ground.dev_base, self.progress)
@@ -189,16 +200,16 @@ class Tuning:
             self.world.wait()
         return ground, settings
 
-    def _loop(self, encoder: Encoder, ground: Ground, settings: Settings, fingerprint: str) -> Loop:
+    def _loop(self, encoder: Encoder, ground: Ground, settings: Settings, depends: list[str]) -> Loop:
         options, data = self.options, ground.data
         batches = Batches(data, settings.batch, ground.negatives, settings.negatives, options.seed)
         steps = max(1, round(settings.epochs * len(batches)))
         checks = options.checks or _checks(ground, steps, settings)
         schedule = Schedule(steps, steps, settings.rate, options.warmup, checks)
-        told = [dataclasses.asdict(options), fingerprint, data.queries, data.positives, data.dev_queries, data.chunks]
+        told = [dataclasses.asdict(options), *depends, data.key]
         return Loop(
             encoder,
-            make_loss(options, ground, self.teacher),
+            make_loss(options, ground, self.teacher or open_teacher(options, ground, self.progress)),
             batches,
             (ground.queries, ground.chunks, ground.dev_queries),
             ground.dev,
@@ -219,10 +230,27 @@ class Tuning:
 
 
 def _settle(data: TrainingData, options: TuneOptions, static: bool) -> Settings:
+    """The settings; nothing that needs vectors of everything where the data stay on disk.
+
+    Raises:
+        UsageError: the options ask for it.
+    """
+    if data.on_disk:
+        asked = {
+            "anchor": 0.0 if options.anchor_texts else options.anchor,
+            "negatives": options.negatives,
+            "refresh": options.refresh,
+        }
+        for name in (name for name, value in asked.items() if value):
+            raise UsageError(
+                f"tune.{name}: {len(data.queries):,} queries stay on disk, and the base's vectors of all are needed.",
+                f"Set {name} to 0, or train on fewer queries.",
+            )
+        options = dataclasses.replace(options, negatives=0)
     return settle(
         options,
         queries=len(data.queries),
-        pairs=sum(map(len, data.positives)),
+        pairs=len(data.positives.values),
         pool=int(data.pool.sum()),
         lora=options.method in ("lora", "auto"),
         static=static,
@@ -235,11 +263,13 @@ def _device() -> str:
 
 def _checks(ground: Ground, steps: int, settings: Settings) -> int:
     """Two to eight looks at dev that together take about a fifth of the time the steps take."""
-    lengths = ground.chunks.lengths
-    look = float(lengths[ground.dev.chunks].sum())
-    positives = {int(ground.data.same[chunk]) for chunks in ground.data.positives for chunk in chunks}
+    texts, rows = ground.chunks.at(ground.chunks.sample())
+    mean = float(texts.lengths[rows].mean())
+    texts, rows = ground.chunks.at(ground.dev.chunks)
+    look = float(texts.lengths[rows].sum())
+    positives = np.unique(ground.data.same[ground.data.positives.values])
     # a forward pass each; a step goes back as well, which takes twice as long
-    trained = 3 * settings.epochs * len(positives) * (1 + settings.negatives) * float(lengths.mean())
+    trained = 3 * settings.epochs * len(positives) * (1 + settings.negatives) * mean
     return int(np.clip(0.25 * trained / max(look, 1.0), 2, min(8, max(2, steps))))
 
 
@@ -259,6 +289,8 @@ def _chosen(loop: Loop, ground: Ground, settings: Settings, kept: str) -> dict[s
 
 def _notes(loop: Loop, kept: str) -> list[str]:
     notes = []
+    if (count := len(loop.queries)) < FEW:
+        notes.append(f"Only {count} queries to train on: expect little, and trust dev little. {FEW} show a gain.")
     if loop.state.stopped:
         notes.append(f"Stopped after {loop.state.step} of {loop.schedule.steps} steps: {loop.state.stopped}.")
     if loop.schedule.steps < loop.schedule.wanted:

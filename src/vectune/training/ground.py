@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from vectune.training.defaults import Settings
 from vectune.training.dev import DevSample, dev_sample
 from vectune.training.encoder import Encoder, Texts
 from vectune.training.options import TuneOptions
+from vectune.training.streamed import StreamedTexts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int64]
 
+AnyTexts = Texts | StreamedTexts
 LOOKS = 10  # at dev, with those that the end takes
 DEV_CHUNKS = (200, 1000)
+DRAWN = 20_000  # chunks that dev's are chosen from where the data stay on disk
 DEPTH = 8  # mined chunks kept for each query; later epochs use later ones
 
 
@@ -43,12 +46,12 @@ class Ground:
         dev: what looks at dev are measured on.
         dev_base: the base's nDCG@10 there, of each query.
         check_seconds: what a look takes.
-        query_vectors, chunk_vectors: the base's, for the anchor; shape (n, dim).
+        query_vectors, chunk_vectors: the base's, for the anchor; shape (n, dim). Not where the data stay on disk.
     """
 
     data: TrainingData
-    queries: Texts
-    chunks: Texts
+    queries: AnyTexts
+    chunks: AnyTexts
     dev_queries: Texts
     negatives: Ints
     miner: Miner | None
@@ -68,28 +71,44 @@ def prepare(
     data: TrainingData, encoder: Encoder, base: Embedder, options: TuneOptions, settings: Settings, progress: Progress
 ) -> Ground:
     """Tokenise everything once, embed it with the base, mine negatives, choose the dev sample and measure the base."""
-    with progress.task("tokenise", total=len(data.chunks), unit="chunks") as task:
-        chunks = encoder.tokenize(data.chunks, "document")
-        queries, dev_queries = encoder.tokenize(data.queries, "query"), encoder.tokenize(data.dev_queries, "query")
-        task.advance(len(data.chunks))
-    corpus, query_vectors = base.embed_documents(data.chunks), base.embed_queries(data.queries)
+    chunks, queries = _texts(data, encoder, progress)
+    dev_queries = encoder.tokenize(data.dev_queries, "query")
+    candidates = _candidates(data, options.seed)
+    part = data.among(candidates) if data.on_disk else data
+    corpus = base.embed_documents(part.chunks)
+    query_vectors = base.embed_queries([] if data.on_disk else data.queries)
+    most = options.dev_chunks or affordable_chunks(data, settings)
     dev = dev_sample(
-        data,
-        base.embed_queries(data.dev_queries),
-        corpus,
-        BM25(data.chunks),
-        options.dev_chunks or affordable_chunks(data, settings),
-        options.seed,
-    )
+        part, base.embed_queries(data.dev_queries), corpus, BM25(part.chunks), most, options.seed
+    )  # fmt: skip
+    dev = replace(dev, chunks=candidates[dev.chunks])
     mined, miner = np.full((len(data.queries), 0), -1, dtype=np.int64), None
     if settings.negatives:
         miner = Miner(data, options.negative_margin, progress)
         mined = miner(query_vectors, corpus[miner.pool])
     started = time.perf_counter()  # in the loop's own arithmetic: tuned states are compared with it
-    before = dev.scores(encoder.embed(dev_queries, dev.queries), encoder.embed(chunks, dev.chunks))
+    before = dev.scores(encoder.embed(dev_queries, dev.queries), encoder.embed(*chunks.at(dev.chunks)))
     seconds = time.perf_counter() - started
     progress.event("dev", step=0, value=round(float(before.mean()), 5))
     return Ground(data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus)
+
+
+def _texts(data: TrainingData, encoder: Encoder, progress: Progress) -> tuple[AnyTexts, AnyTexts]:
+    """Tokens of all chunks and of all train queries; made batch by batch where the data stay on disk."""
+    if data.on_disk:
+        return StreamedTexts(encoder, data.chunks, "document"), StreamedTexts(encoder, data.queries, "query")
+    with progress.task("tokenise", total=len(data.chunks), unit="chunks") as task:
+        chunks, queries = encoder.tokenize(data.chunks, "document"), encoder.tokenize(data.queries, "query")
+        task.advance(len(data.chunks))
+    return chunks, queries
+
+
+def _candidates(data: TrainingData, seed: int) -> Ints:
+    """Chunks that dev's may be chosen from: all, or dev's positives and a draw where the data stay on disk."""
+    if not data.on_disk:
+        return np.arange(len(data.chunks))
+    drawn = np.random.default_rng([seed, 13]).integers(len(data.chunks), size=DRAWN)
+    return np.unique(np.concatenate([drawn, [chunk for grades in data.dev_grades for chunk in grades]]))
 
 
 def affordable_chunks(data: TrainingData, settings: Settings) -> int:
@@ -97,7 +116,7 @@ def affordable_chunks(data: TrainingData, settings: Settings) -> int:
 
     A look is a forward pass; a step goes back as well, which takes twice as long.
     """
-    positives = len({int(data.same[chunk]) for chunks in data.positives for chunk in chunks})
+    positives = len(np.unique(data.same[data.positives.values]))
     trained = 3 * settings.epochs * positives * (1 + settings.negatives)
     return int(np.clip(trained / 3 / LOOKS, *DEV_CHUNKS))
 
@@ -117,7 +136,7 @@ class Miner:
     def __init__(self, data: TrainingData, margin: float, progress: Progress) -> None:
         self.data, self.margin, self.progress = data, margin, progress
         self.pool: Ints = np.flatnonzero(data.pool)
-        self._lexical = BM25([data.chunks[chunk] for chunk in self.pool])
+        self._lexical = BM25([data.chunks[int(chunk)] for chunk in self.pool])
         at = {int(chunk): place for place, chunk in enumerate(self.pool)}
         self._positives = [[at[chunk] for chunk in chunks if chunk in at] for chunks in data.positives]
         self._excluded = [
@@ -141,20 +160,23 @@ class Miner:
         return mined
 
 
-def truncation_notes(encoder: Encoder, data: TrainingData, chunks: Texts) -> list[str]:
+def truncation_notes(encoder: Encoder, data: TrainingData, chunks: AnyTexts) -> list[str]:
     """What is lost because the model reads only so many tokens, and what helps."""
     limit = encoder.model.max_seq_length
     if limit is None:
         return []
-    full: Ints = np.flatnonzero(chunks.lengths >= limit)
-    lengths = encoder.full_lengths([data.chunks[chunk] for chunk in full]) if len(full) else full
+    rows = chunks.sample()
+    seen, at = chunks.at(rows)
+    read: Ints = seen.lengths[at]
+    full: Ints = np.flatnonzero(read >= limit)
+    lengths = encoder.full_lengths([data.chunks[rows[place]] for place in full]) if len(full) else full
     cut = lengths[lengths > limit]
     if not len(cut):
         return []
-    lost = float((cut - limit).sum() / (chunks.lengths.sum() + (cut - limit).sum()))
+    lost = float((cut - limit).sum() / (read.sum() + (cut - limit).sum()))
     longest = longest_input(encoder.model) or 0
     more = f" The model can read {longest}: set max_length, at the price of time." if longest > limit else ""
     return [
-        f"{len(cut)} of {len(chunks)} chunks are longer than the {limit} tokens the model reads; {lost:.0%} of the "
+        f"{len(cut)} of {len(rows)} chunks are longer than the {limit} tokens the model reads; {lost:.0%} of the "
         f"text is not seen.{more} Smaller chunks lose nothing."
     ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vectune.errors import TrainingError
 from vectune.progress import Progress, Task
+from vectune.training.anchor import Anchor
 from vectune.training.batches import Batch, Batches
 from vectune.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from vectune.training.dev import DevSample
@@ -25,6 +26,7 @@ from vectune.training.ground import Miner
 from vectune.training.memory import ChunkMemory
 from vectune.training.options import TuneOptions
 from vectune.training.schedule import PROBE, Schedule
+from vectune.training.streamed import StreamedTexts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 # Takes vectors of queries (b, d) and of chunks (c, d) and the batch they belong to; gives the loss to be minimised.
 Loss = Callable[[Tensor, Tensor, Batch], Tensor]
 Weights = dict[str, Tensor]
+DIVERGED = 2.0  # times the first loss; what a model that knows nothing loses is often above the first, by less
 
 
 @dataclass
@@ -48,6 +51,7 @@ class State:
         averaged: states in the running mean.
         seconds_before: what earlier, killed starts have taken.
         curve: (step, value) of every look at dev.
+        losses: the first step's loss, and the running mean of the later ones.
         stopped: why the run ended early; empty otherwise.
     """
 
@@ -60,7 +64,14 @@ class State:
     averaged: int = 0
     seconds_before: float = 0.0
     curve: list[list[float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     stopped: str = ""
+
+    def diverging(self, loss: float) -> bool:
+        """Take in a step's loss; true where the running mean is far above where it began."""
+        first, mean = self.losses or (loss, loss)
+        self.losses = [first, 0.9 * mean + 0.1 * loss]
+        return self.losses[1] > DIVERGED * max(first, 1.0)
 
 
 class Loop:
@@ -86,7 +97,7 @@ class Loop:
         encoder: Encoder,
         loss: Loss,
         batches: Batches,
-        texts: tuple[Texts, Texts, Texts],
+        texts: tuple[Texts | StreamedTexts, Texts | StreamedTexts, Texts],
         dev: DevSample,
         schedule: Schedule,
         folder: Path,
@@ -100,6 +111,7 @@ class Loop:
         self.queries, self.chunks, self.dev_queries = texts
         self.schedule, self.folder, self.key, self.options, self.progress = schedule, folder, key, options, progress
         self.world, self.miner = world, miner
+        self.anchor: Anchor | None = None  # on general text, where the options name some
         self.room = options.memory_gib * 2**30  # bytes for activations
         self.remembered = ChunkMemory(options.remember or 0, batches.masks)
         self.state = State()
@@ -152,7 +164,7 @@ class Loop:
 
     def _refresh(self) -> None:
         """Mine negatives with the model as it is: those that the base found hard are easy by now."""
-        if self.miner is None:
+        if self.miner is None or isinstance(self.queries, StreamedTexts) or isinstance(self.chunks, StreamedTexts):
             return
         queries, chunks = self.encoder.embed(self.queries), self.encoder.embed(self.chunks, self.miner.pool)
         self.batches.negatives = self.world.from_first(self.miner(queries, chunks))
@@ -177,12 +189,17 @@ class Loop:
             self.state.stopped = f"the loss became {value} at step {self.state.step + 1}; try a lower rate, or fp32"
             self.optimizer.zero_grad(set_to_none=True)
             return
+        if self.anchor is not None and self.world.first:  # gradients of all processes are added up
+            self.anchor.backward(self.state.step)
         parameters = list(self.parameters.values())
         self.world.add_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
+        if self.state.diverging(value):
+            first, mean = self.state.losses
+            self.state.stopped = f"the loss rose from {first:.2f} to {mean:.2f}; try a lower rate or a longer warmup"
         seconds = time.perf_counter() - started
         pairs = len(batch.queries) / seconds
         self.progress.event(
@@ -215,13 +232,17 @@ class Loop:
 
     def _backward(self, batch: Batch) -> float:
         """Gradients of the loss of one batch; in pieces where the activations would take too much memory."""
-        sides = [Side(self.queries, batch.queries, self.world), Side(self.chunks, batch.chunks, self.world)]
+        sides = [self._side(self.queries, batch.queries), self._side(self.chunks, batch.chunks)]
         if sum(side.tokens for side in sides) * self.encoder.token_bytes > self.room:
             return self._backward_in_pieces(batch, sides)
         queries, chunks = (
             self.world.assembled(self.encoder.vectors(side.texts, side.rows), side.shares) for side in sides
         )
         return self._backward_from(queries, chunks, batch)
+
+    def _side(self, texts: Texts | StreamedTexts, rows: Ints) -> Side:
+        tokens, places = texts.at(rows)
+        return Side(tokens, places, self.world)
 
     def _backward_from(self, queries: Tensor, chunks: Tensor, batch: Batch) -> float:
         longer, all_chunks = self.remembered.extended(batch, chunks)
@@ -264,7 +285,7 @@ class Loop:
     def dev_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Unit vectors of dev's queries and chunks."""
         queries = self.encoder.embed(self.dev_queries, self.dev.queries)
-        return queries, self.encoder.embed(self.chunks, self.dev.chunks)
+        return queries, self.encoder.embed(*self.chunks.at(self.dev.chunks))
 
     def _check(self, task: Task) -> None:
         value = float(self.measure().mean())

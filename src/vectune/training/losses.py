@@ -51,7 +51,7 @@ def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = No
 
         whole = matryoshka(objective, options.dimensions) if options.dimensions else objective
         found = whole(queries, chunks)
-        if options.anchor:
+        if options.anchor and options.anchor_texts is None:
             before = torch.from_numpy(ground.query_vectors[batch.queries]).to(device)
             found = found + options.anchor * drift(queries, before)
             before = torch.from_numpy(ground.chunk_vectors[batch.chunks]).to(device)

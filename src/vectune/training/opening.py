@@ -62,7 +62,8 @@ def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder
     )
     if options.gradient_checkpointing and hasattr(model[0], "auto_model"):
         transformer: Any = model[0].auto_model
-        transformer.gradient_checkpointing_enable()
+        enable = getattr(transformer, "activation_checkpointing_enable", None)  # its name since transformers 5
+        (enable or transformer.gradient_checkpointing_enable)()
     return model, embedder
 
 
@@ -89,15 +90,16 @@ def repeatable() -> Iterator[None]:
     What is left uninitialised is not filled, which would cost time and change nothing.
     """
     wanted = not torch.cuda.is_available()  # there, some kernels of every model have no such form
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
     if wanted:
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
+        settings.fill_uninitialized_memory = before[1]
 
 
 def add_lora(model: SentenceTransformer, options: TuneOptions) -> Any:

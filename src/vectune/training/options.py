@@ -37,7 +37,10 @@ class TuneOptions:
         symmetric: let each chunk find its query among the queries as well.
         dimensions: train these prefixes of the vector too (Matryoshka), largest first; empty: the whole vector alone.
         anchor: weight that holds queries' and chunks' vectors near the base model's; 0 lets them go.
-        teacher_weight: share of a teacher's distribution in the loss, where ``finetune`` is given a teacher.
+        anchor_texts: a file of general texts, one a line, that the anchor holds instead of the queries and chunks.
+        teacher: who scores queries and chunks besides the judgments: ``lexical`` (BM25 and the untuned model fused),
+            ``cross-encoder:NAME`` (slow: a step asks it queries × chunks times), or any embedder's name.
+        teacher_weight: share of the teacher's distribution in the loss; the rest is the judgments'.
         dropout: of hidden states and attention while training. Above 0 attention is several times slower on CPUs.
         weight_decay: AdamW's, on matrices.
         warmup: share of the steps over which the rate rises.
@@ -72,6 +75,8 @@ class TuneOptions:
     symmetric: bool = True
     dimensions: tuple[int, ...] = ()
     anchor: float = 0.0
+    anchor_texts: str | None = None
+    teacher: str | None = None
     teacher_weight: float = 0.5
     dropout: float = 0.0
     weight_decay: float = 0.01
