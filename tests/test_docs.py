@@ -128,7 +128,7 @@ def test_the_options_that_are_shown_are_read(tmp_path: Path) -> None:
     from vectune.config import read_config
 
     shown = [(page, text) for page in PAGES for language, text in blocks(page) if language == "toml"]
-    assert len(shown) == 2
+    assert len(shown) == 3
     for page, text in shown:
         (tmp_path / "vectune.toml").write_text(text)
         config = read_config(tmp_path / "vectune.toml")

@@ -352,6 +352,12 @@ def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:
     assert any("auto kept" in note for note in result.notes)
 
 
+def test_auto_trains_every_weight_where_there_is_no_transformer(tiny_static: Path, tmp_path: Path) -> None:
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_static, method="auto", rate=5e-3))
+    assert result.method == "full"
+    assert result.dev_after > result.dev_before
+
+
 def test_explain_gives_a_reason_for_everything(tiny_bert: Path) -> None:
     reasons = {what: (value, why) for what, value, why in explain(small_dataset(), TuneOptions(rate=3e-5))}
     assert {"epochs", "batch", "rate", "negatives", "precision", "dev", "pool"} <= reasons.keys()

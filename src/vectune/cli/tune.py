@@ -12,6 +12,7 @@ from vectune.cli.options import AllowContamination, TrustRemoteCode
 
 if TYPE_CHECKING:
     from vectune.curve import Curve
+    from vectune.training.result import TuneResult
 
 
 def tune(
@@ -70,6 +71,13 @@ def tune(
             print(f"{what:<16} {value:<16} {why}")
         return
     result = tune_model(dataset, out, options, progress=Progress())
+    show_result(result, out)
+    if curve:
+        show_curve(learning_curve(dataset, options, progress=Progress()), out / "curve.json")
+
+
+def show_result(result: TuneResult, out: Path) -> None:
+    """What was gained on dev, in what time, and what else is to be known."""
     if os.environ.get("RANK", "0") != "0":  # torchrun: the first process speaks for all
         return
     print(
@@ -78,8 +86,6 @@ def tune(
     )
     for note in result.notes:
         print(f"  {note}")
-    if curve:
-        show_curve(learning_curve(dataset, options, progress=Progress()), out / "curve.json")
 
 
 def show_curve(curve: Curve, out: Path) -> None:

@@ -16,7 +16,7 @@ from vectune import bulk
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.machine import crowded_note, fast_bf16
-from vectune.errors import UsageError
+from vectune.errors import ModelError, UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
 from vectune.splits import with_dev
@@ -125,7 +125,11 @@ def _auto(
         if (folder / "vectune.json").exists():  # finished before the run was killed
             results.append(read_result(folder))
             continue
-        results.append(Tuning(dataset, own, progress, work / f"{method}.work", teacher, world).into(folder))
+        try:
+            results.append(Tuning(dataset, own, progress, work / f"{method}.work", teacher, world).into(folder))
+        except ModelError:  # no transformer, so no LoRA; what keeps the model from opening meets the next one, too
+            if method == "full":
+                raise
     best = max(results, key=lambda result: result.dev_after)
     if world.first:
         out.parent.mkdir(parents=True, exist_ok=True)
