@@ -159,7 +159,7 @@ class TrainingData:
 
     @classmethod
     def _on_disk(cls, dataset: RetrievalDataset) -> TrainingData:
-        """Of millions of pairs: rows in arrays, about 100 bytes a pair with its query and chunk."""
+        """Of millions of pairs: rows in arrays, with the epoch about 200 bytes a pair with its query and chunk."""
         train, queries, corpus = bulk.parts(dataset)
         dev = dataset.split("dev")
         asked = numbered(queries.contents)[train.asked]  # the same words asked twice are one query
