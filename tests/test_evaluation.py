@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from boards import Floats, WordEmbedder, dataset
-from vectune.adapters import AdaptedEmbedder, Adapter
+from vectune.adapters import AdaptedEmbedder, Adapter, SplitEmbedder
 from vectune.board import Board
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError, EndpointError, InputError, ModelError, UsageError
@@ -114,17 +114,22 @@ def test_variants_of_one_model_embed_once(data: RetrievalDataset, monkeypatch: p
     assert quality["words@int8"] == pytest.approx(quality["words"], abs=0.02)
 
 
-def test_the_weight_of_an_adapter_is_chosen_by_its_base(
-    data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["adapter", "query encoder"])
+def test_what_was_fitted_on_dev_chooses_nothing_there(
+    data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """It was fitted on dev's queries as well: there it would look better than it is."""
     words = WordEmbedder(noise=0.5)
     adapted = AdaptedEmbedder(words, Adapter("linear", 32, 32, skip=-np.eye(32, dtype=np.float32)))
-    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: {"w": words, "a": adapted}[name])
-    plain, turned = evaluate(data, ["hybrid:w", "hybrid:a"], options=QUICK).rows
-    assert turned.details["weight"] == plain.details["weight"] < 1  # by its own queries BM25 would get all of it
-    assert turned.details["chosen_on"] == "dev, with the queries as they are before the adapter"
+    tuned = adapted if kind == "adapter" else SplitEmbedder(adapted, words, untuned=words)
+    named = {"w": words, "t": tuned, "unmarked": SplitEmbedder(adapted, words)}
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: named[name])
+    plain, turned, itself = evaluate(data, ["hybrid:w", "hybrid:t", "hybrid:unmarked"], options=QUICK).rows
+    assert turned.details["curve"] == plain.details["curve"] != itself.details["curve"]
+    assert turned.details["weight"] == plain.details["weight"] < itself.details["weight"]
+    assert turned.details["chosen_on"] == "dev, with the queries as they are before tuning"
     assert plain.details["chosen_on"] == "dev"
+    notes = evaluate(data, ["w", "t"], "dev", options=QUICK).notes
+    assert [note.split(":")[0] for note in notes if "looks too good" in note] == ["t"]
 
 
 def test_bm25_finds_nothing_for_words_it_never_saw() -> None:

@@ -20,8 +20,8 @@ LEVELS = {
         "lexical", "metrics", "statistics", "testing", "corpus", "lines", "ids", "stored", "judgments", "bulk",
     },
     2: {
-        "training", "bridge", "retrieval", "encoding", "rankers", "hybrid", "board", "evaluation", "gates",
-        "regressions", "verdict", "comparison", "retriever", "report", "modelcard", "curve", "general",
+        "training", "bridge", "products", "ranks", "retrieval", "encoding", "rankers", "hybrid", "board", "evaluation",
+        "gates", "regressions", "verdict", "comparison", "retriever", "report", "modelcard", "curve", "general",
     },
     3: {"config", "preparation", "pipeline"},
     4: {"cli", "integrations", "__main__"},

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vectune import retrieval
+from vectune.products import Bf16
 from vectune.retrieval import tie_order, top_k, top_of_scores
 
 
@@ -92,7 +93,7 @@ def test_the_rough_pass_in_bf16_loses_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "CORPUS_BLOCK", 32)
         patch.setattr(retrieval, "_WORTH_BF16", 0)
-        patch.setattr(retrieval, "_bf16_is_faster", lambda: True)
+        patch.setattr(retrieval, "bf16_is_faster", lambda: True)
         patch.setattr(retrieval, "_CROWDED", 1 if crowded else 16)
         indices, scores = top_k(queries, corpus, k, ties)
     expected, expected_scores = by_brute_force(queries, corpus, k, ties)
@@ -105,7 +106,7 @@ def test_what_bf16_is_off_by_stays_below_its_bound() -> None:
     worst = np.full((2, 256), 1 + 2.0**-8, dtype=np.float32) / 16  # halfway between two bf16 numbers, all of one sign
     queries, corpus = np.concatenate([unit(rng, 30, 256), worst / np.linalg.norm(worst[0])]), unit(rng, 500, 256)
     corpus[:32] = queries
-    product = retrieval._Bf16(len(queries))
+    product = Bf16(len(queries) * len(corpus))
     rough, error = product.rough(product.left(queries), product.right(corpus))
     off = np.abs(rough - queries.astype(np.float64) @ corpus.T.astype(np.float64))
     assert (off <= error[:, None] + product.relative * np.abs(rough)).all()

@@ -216,6 +216,11 @@ class AdaptedEmbedder:
     def dim(self) -> int:
         return self.query.dim_out
 
+    @property
+    def untuned(self) -> Embedder | None:
+        """What queries were embedded with before the adapter; None where documents pass through one of their own."""
+        return self.base if self.document is None else None
+
     @cached_property
     def fingerprint(self) -> str:
         document = self.document.fingerprint if self.document else None
@@ -231,11 +236,19 @@ class AdaptedEmbedder:
 
 @dataclass(frozen=True)
 class SplitEmbedder:
-    """Queries from one embedder, documents from another: a tuned query encoder over vectors that stay as they are."""
+    """Queries from one embedder, documents from another: a tuned query encoder over vectors that stay as they are.
+
+    Attributes:
+        query: embeds queries.
+        document: embeds documents.
+        name: as a person would name it.
+        untuned: what queries were embedded with before tuning; None where nothing was tuned on judged queries.
+    """
 
     query: Embedder
     document: Embedder
     name: str = ""
+    untuned: Embedder | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -436,7 +449,7 @@ def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> E
         return load_adapter(folder).over(base)
     if kind == "bridge":
         return _open_bridge(folder, marker, base, open_base)
-    return SplitEmbedder(_query_encoder(folder), base, name=folder.name)
+    return SplitEmbedder(_query_encoder(folder), base, name=folder.name, untuned=base)
 
 
 def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[[str], Embedder]) -> Embedder:

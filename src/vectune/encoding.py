@@ -26,7 +26,7 @@ from vectune.queries.pricing import count_tokens, price_table
 from vectune.retrieval import tie_order
 
 if TYPE_CHECKING:
-    from vectune.retrieval import Floats, Ints
+    from vectune.products import Floats, Ints
 
 BATCH = 1024  # texts for one call; the embedder makes its own batches of them, and the cache keeps each
 IN_MEMORY = 2 << 30  # bytes of one model's vectors above which they go to a temporary file
@@ -66,19 +66,20 @@ class Encoder:
         return np.stack([self._queries[text] for text in texts])
 
     @property
-    def adapted(self) -> bool:
-        """Whether queries pass through an adapter while documents keep their vectors."""
-        return isinstance(self.embedder, AdaptedEmbedder) and self.embedder.document is None
+    def untuned(self) -> Embedder | None:
+        """What embedded queries before an adapter or a query encoder was fitted, in the end on dev's queries as well.
+
+        There the tuned one looks too good, so nothing may be chosen by it. None where dev was not trained on.
+        """
+        found: Embedder | None = getattr(self.embedder, "untuned", None)
+        return found
 
     def untuned_queries(self, texts: Sequence[str]) -> Floats:
-        """As ``queries``, before the adapter where there is one.
-
-        Adapters are fitted on dev's queries as well and would look too good there, so nothing may be chosen by theirs.
-        """
-        if not (isinstance(self.embedder, AdaptedEmbedder) and self.adapted):
+        """As ``queries``, before an adapter or a query encoder where there is one."""
+        if self.untuned is None:
             return self.queries(texts)
-        base = self.embedder.base
-        return checked(base.embed_queries(texts), texts, base.dim, self.label, "query")
+        found = self.untuned.embed_queries(texts)
+        return checked(found, texts, self.untuned.dim, self.label, "query")
 
     def query_seconds(self, texts: tuple[str, ...]) -> list[float]:
         """Seconds to embed each of these queries alone and past the cache; measured once, the first one warms up."""

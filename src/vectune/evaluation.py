@@ -6,27 +6,31 @@ Names of rows are in ``rankers.py``, measures in ``metrics.py``, the board in ``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from vectune.board import Board, Costs, Row
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError, UsageError
-from vectune.metrics import DEFAULT_MEASURES, Answer, depth_of, measure_name, score_answers
+from vectune.metrics import DEFAULT_MEASURES, Answer, PerQuery, depth_of, measure_name, score_answers
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
 from vectune.runs import Json
 
 if TYPE_CHECKING:
     from vectune.encoding import EncodedDataset, Encoder
-    from vectune.rankers import Ranked, Ranker, RowName
-    from vectune.retrieval import Floats
+    from vectune.products import Floats
+    from vectune.rankers import Placed, Ranked, Ranker, RowName
+    from vectune.ranks import Pairs
 
 __all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
 
 FEW_DOCUMENTS = 10
+FITTED_ON_DEV_NOTE = "an adapter or query encoder, fitted on dev as well: here it looks too good."
 INT8_NOTE = "int8 rows are timed with codes turned into floats for each search; a store's int8 kernels are faster."
 
 Model: TypeAlias = "str | Embedder | tuple[Callable[..., Any], Callable[..., Any]]"
@@ -190,12 +194,17 @@ class _Evaluation:
 
     def row(self, name: RowName, model: Model) -> Row:
         """Rank, score and weigh one model."""
+        from vectune.rankers import place
+
         encoder = self._encoder(name, model)
         vectors = None if encoder is None else self._shaped(name, encoder.queries(self.texts))
+        if encoder is not None and encoder.untuned is not None and self.split == "dev":
+            self.notes.append(f"{name.text}: {FITTED_ON_DEV_NOTE}")
         ranker, details = self._ranker(name, encoder)
         with self.encoded.progress.task(f"rank with {name.text}", total=len(self.texts), unit="queries") as task:
-            ranked = ranker.rank(self.texts, vectors, self.depth, task.advance)
-        return self._scored(name, ranked, self._costs(name, encoder, ranker), details)
+            kept = self.options.kept
+            placed = place(ranker, self.texts, vectors, self._pairs, kept, self.depth, task.advance)
+        return self._scored(name, placed, self._costs(name, encoder, ranker), details)
 
     def _encoder(self, name: RowName, model: Model) -> Encoder | None:
         if not name.model:
@@ -236,8 +245,8 @@ class _Evaluation:
             return 0.5, {"weight": 0.5, "chosen_on": None}
         queries = dataset.queries_of("dev")
         texts = [query.text for query in queries]
-        if encoder.adapted:
-            chosen_on += ", with the queries as they are before the adapter"
+        if encoder.untuned is not None:
+            chosen_on += ", with the queries as they are before tuning"
         place = {chunk: index for index, chunk in enumerate(self.encoded.ids)}
         weight = choose_weight(
             self.encoded.bm25,
@@ -251,37 +260,37 @@ class _Evaluation:
         curve = {f"{at:g}": value for at, value in weight.curve.items()}
         return weight.value, {"weight": weight.value, "chosen_on": chosen_on, "queries": weight.queries, "curve": curve}
 
-    def _scored(self, name: RowName, ranked: Ranked, costs: Costs, details: Json) -> Row:
-        answers = self._answers(ranked)
+    def _scored(self, name: RowName, placed: Placed, costs: Costs, details: Json) -> Row:
+        answers = self._answers(placed)
         by_measure = score_answers(answers, self.measures)
         return Row(
             name=name.text,
             kind=name.kind,
-            per_query={query: {m: by_measure[m][query] for m in self.measures} for query in self.qrels},
-            rankings=dict(zip(self.qrels, _heads(ranked, self.options.kept, self.encoded.ids), strict=True)),
+            per_query=_by_query(by_measure, self.qrels),
+            rankings=dict(zip(self.qrels, _named_hits(placed.heads, self.encoded.ids), strict=True)),
             ranks={query: min((rank for rank, _ in a.judged if rank), default=0) for query, a in answers.items()},
-            unanswered=sum(not answer.length for answer in answers.values()),
+            unanswered=int(np.count_nonzero(placed.lengths == 0)),
             costs=costs,
             details=details,
         )
 
-    def _answers(self, ranked: Ranked) -> dict[str, Answer]:
+    def _answers(self, placed: Placed) -> dict[str, Answer]:
         """Where each query's ranking holds the chunks that were judged for it."""
-        found = {}
-        for (query, judged), (indices, _) in zip(self._judged.items(), ranked, strict=True):
-            ranks = [int((indices == index).argmax()) + 1 if index in indices else 0 for index, _ in judged]
-            grades = (grade for _, grade in judged)
-            found[query] = Answer(len(indices), tuple(zip(ranks, grades, strict=True)))
-        return found
+        ranks = iter(placed.ranks.tolist())
+        return {
+            query: Answer(length, tuple((next(ranks), grade) for grade in judged.values()))
+            for (query, judged), length in zip(self.qrels.items(), placed.lengths.tolist(), strict=True)
+        }
 
     @cached_property
-    def _judged(self) -> dict[str, list[tuple[int, int]]]:
-        """Query id → index in the corpus and grade of each judged chunk."""
+    def _pairs(self) -> Pairs:
+        """Each query and the chunks that were judged for it."""
+        from vectune.ranks import Pairs
+
         wanted = {chunk for judged in self.qrels.values() for chunk in judged}
         place = {chunk: index for index, chunk in enumerate(self.encoded.ids) if chunk in wanted}
-        return {
-            query: [(place[chunk], grade) for chunk, grade in judged.items()] for query, judged in self.qrels.items()
-        }
+        queries = np.repeat(np.arange(len(self.qrels)), [len(judged) for judged in self.qrels.values()])
+        return Pairs(queries, np.array([place[chunk] for judged in self.qrels.values() for chunk in judged]))
 
     def _costs(self, name: RowName, encoder: Encoder | None, ranker: Ranker) -> Costs:
         from vectune.encoding import latency
@@ -309,8 +318,19 @@ class _Evaluation:
         )
 
 
-def _heads(ranked: Ranked, most: int, ids: Sequence[str]) -> Iterator[list[tuple[str, float]]]:
-    """The first of each ranking; scores to six digits, more would be noise."""
-    for indices, scores in ranked:
-        rounded = scores[:most].astype("float64").round(6).tolist()
-        yield [(ids[index], score) for index, score in zip(indices[:most].tolist(), rounded, strict=True)]
+def _by_query(values: PerQuery, queries: Iterable[str]) -> PerQuery:
+    """Measure → query → value, to query → measure → value."""
+    columns = zip(*(found.values() for found in values.values()), strict=True)
+    return {query: dict(zip(values, each, strict=True)) for query, each in zip(queries, columns, strict=True)}
+
+
+def _named_hits(heads: Ranked, ids: Sequence[str]) -> Iterator[list[tuple[str, float]]]:
+    """Ids of chunks and their scores, to six digits: more would be noise."""
+    if not heads:
+        return
+    rounded = np.concatenate([scores for _, scores in heads]).astype(np.float64).round(6).tolist()
+    start = 0
+    for indices, _ in heads:
+        names = [ids[index] for index in indices.tolist()]
+        yield list(zip(names, rounded[start : start + len(names)], strict=True))
+        start += len(names)

@@ -13,7 +13,7 @@ from vectune.lexical import BM25
 from vectune.rankers import score_pairs
 
 if TYPE_CHECKING:
-    from vectune.retrieval import Floats, Ints
+    from vectune.products import Floats, Ints
 
 CUTOFF = 10
 

@@ -10,20 +10,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from vectune.errors import UsageError
 from vectune.lexical import BM25, zscores
-from vectune.retrieval import top_k, top_of_scores
+from vectune.retrieval import top_k, top_k_and_ranks, top_of_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from vectune.retrieval import Floats, Ints
+    from vectune.products import Floats, Ints, Rows
+    from vectune.ranks import Pairs
 
     Ranked = list[tuple[Ints, Floats]]  # for each query: indices of chunks, best first, and their scores
 
@@ -82,6 +83,20 @@ def parse_name(text: str) -> RowName:
     return RowName(text, model, hybrid, dims, quantization)
 
 
+class Placed(NamedTuple):
+    """Of the rankings of some queries what their measures depend on.
+
+    Attributes:
+        heads: the first chunks of each.
+        ranks: of the chunks that were asked about, counted from 1; 0 where a chunk is beyond the depth.
+        lengths: how many chunks each ranking holds to that depth, shape (q,).
+    """
+
+    heads: Ranked
+    ranks: Ints
+    lengths: Ints
+
+
 class Ranker(Protocol):
     """Ranks chunks. ``texts`` and ``vectors`` are the same queries; BM25 reads one, vectors the other."""
 
@@ -93,6 +108,27 @@ class Ranker(Protocol):
     ) -> Ranked:
         """The best k chunks of each query; fewer where nothing more is found. ``advance`` counts queries."""
         ...
+
+
+def place(
+    ranker: Ranker,
+    texts: Sequence[str],
+    vectors: Floats | None,
+    pairs: Pairs,
+    kept: int,
+    depth: int,
+    advance: Callable[[int], object] | None = None,
+) -> Placed:
+    """The first ``kept`` chunks of each ranking, and the ranks of some chunks in it down to a depth."""
+    if isinstance(ranker, Vectors):
+        return ranker.place(vectors, pairs, min(kept, depth), depth)
+    ranked = ranker.rank(texts, vectors, depth, advance)
+    ranks = np.zeros(len(pairs.chunks), dtype=np.int64)
+    for at, (query, chunk) in enumerate(zip(*pairs, strict=True)):
+        found = np.flatnonzero(ranked[query][0] == chunk)
+        ranks[at] = found[0] + 1 if len(found) else 0
+    heads = [(indices[:kept], scores[:kept]) for indices, scores in ranked]
+    return Placed(heads, ranks, np.array([len(indices) for indices, _ in ranked], dtype=np.int64))
 
 
 class Lexical:
@@ -119,33 +155,49 @@ class Lexical:
         return found
 
 
-class Dense:
-    """Vectors and exact search by dot product."""
+class Vectors:
+    """Exact search by dot product.
 
-    def __init__(self, corpus: Floats, ties: Ints) -> None:
-        self.corpus, self.ties = corpus, ties
+    Args:
+        rows: unit vectors, or codes that turn into them.
+        ties: as in ``retrieval.top_k``.
+    """
 
-    @property
-    def index_bytes(self) -> int:
-        return int(self.corpus.nbytes)
+    def __init__(self, rows: Rows, ties: Ints) -> None:
+        self.rows, self.ties = rows, ties
 
     def rank(
         self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
     ) -> Ranked:
-        indices, scores = top_k(_given(vectors), self.corpus, k, self.ties)
+        indices, scores = top_k(_given(vectors), self.rows, k, self.ties)
         if advance is not None:
             advance(len(texts))
         return list(zip(indices, scores, strict=True))
 
+    def place(self, vectors: Floats | None, pairs: Pairs, kept: int, depth: int) -> Placed:
+        """As the function of this name; ranks are counted, which takes less than making the rankings."""
+        queries = _given(vectors)
+        indices, scores, ranks = top_k_and_ranks(queries, self.rows, kept, pairs, depth, self.ties)
+        lengths = np.full(len(queries), min(depth, len(self.rows)), dtype=np.int64)
+        return Placed(list(zip(indices, scores, strict=True)), ranks, lengths)
 
-class Int8:
+
+class Dense(Vectors):
+    """Vectors as they are."""
+
+    def __init__(self, corpus: Floats, ties: Ints) -> None:
+        super().__init__(corpus, ties)
+        self.index_bytes = int(corpus.nbytes)
+
+
+class Int8(Vectors):
     """Each dimension in 256 steps between its lowest and highest value in the corpus; queries stay float32.
 
     Codes become floats block by block while they are searched, which a store's int8 kernels need not do.
     """
 
     def __init__(self, corpus: Floats, ties: Ints) -> None:
-        self.ties = ties
+        super().__init__(self, ties)
         self.low = corpus.min(axis=0)
         self.step = np.maximum((corpus.max(axis=0) - self.low) / np.float32(255), np.float32(1e-12))
         self.codes = np.rint((corpus - self.low) / self.step).astype(np.uint8)
@@ -160,14 +212,6 @@ class Int8:
     def __getitem__(self, part: slice | Ints) -> Floats:
         found: Floats = self.codes[part].astype(np.float32) * self.step + self.low
         return found
-
-    def rank(
-        self, texts: Sequence[str], vectors: Floats | None, k: int, advance: Callable[[int], object] | None = None
-    ) -> Ranked:
-        indices, scores = top_k(_given(vectors), self, k, self.ties)
-        if advance is not None:
-            advance(len(texts))
-        return list(zip(indices, scores, strict=True))
 
 
 class Binary:

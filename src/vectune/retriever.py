@@ -29,9 +29,9 @@ from vectune.records import Chunk
 from vectune.runs import Json, write_json, writing
 
 if TYPE_CHECKING:
+    from vectune.products import Floats
     from vectune.protocols import Embedder
     from vectune.rankers import Ranker
-    from vectune.retrieval import Floats
 
 RETRIEVER_FILE = "retriever.json"
 
