@@ -84,7 +84,7 @@ class Ranks:
     def _margins(self, which: Ints, error: Floats) -> tuple[Floats, Floats]:
         """Between these rough scores a chunk may come before or behind."""
         scores = self.scores[which]
-        off = error[self.pairs.queries[which]] + self.relative * np.abs(scores)
+        off = (error[self.pairs.queries[which]] + self.relative * np.abs(scores)).astype(np.float32, copy=False)
         return scores - off, scores + off
 
     def _count(self, rough: Floats, error: Floats, which: Ints, start: int) -> None:
@@ -101,7 +101,10 @@ class Ranks:
 
     def _settle(self) -> None:
         """Score what was too close to tell."""
-        pairs, chunks = (np.concatenate(part) for part in zip(*self.close, strict=True)) if self.close else ([], [])
+        if not self.close:
+            return
+        pairs = np.concatenate([pairs for pairs, _ in self.close])
+        chunks = np.concatenate([chunks for _, chunks in self.close])
         self.close, self.waiting = [], 0
         if len(pairs):
             scores, own = exact(self.queries, self.corpus, self.pairs.queries[pairs], chunks), self.scores[pairs]
