@@ -121,7 +121,10 @@ def place(
 ) -> Placed:
     """The first ``kept`` chunks of each ranking, and the ranks of some chunks in it down to a depth."""
     if isinstance(ranker, Vectors):
-        return ranker.place(vectors, pairs, min(kept, depth), depth)
+        placed = ranker.place(vectors, pairs, min(kept, depth), depth)
+        if advance is not None:
+            advance(len(texts))
+        return placed
     ranked = ranker.rank(texts, vectors, depth, advance)
     ranks = np.zeros(len(pairs.chunks), dtype=np.int64)
     for at, (query, chunk) in enumerate(zip(*pairs, strict=True)):
