@@ -17,7 +17,7 @@ LEVELS = {
     1: {
         "dataset", "documents", "extraction", "headings", "pages", "workers", "tokens", "chunking", "bands",
         "duplicates", "queries", "tables", "formats", "splits", "negatives", "embedders", "adapters", "blend", "tail",
-        "lexical", "metrics", "statistics", "testing", "corpus", "lines", "ids", "stored", "judgments", "bulk",
+        "lexical", "metrics", "statistics", "testing", "corpus", "lines", "ids", "stored", "judgments", "bulk", "words",
     },
     2: {
         "training", "bridge", "products", "ranks", "retrieval", "encoding", "rankers", "hybrid", "board", "evaluation",

@@ -92,8 +92,8 @@ class Blend:
     def queries(self, vectors: Vectors, texts: Sequence[str]) -> Vectors:
         """Base vectors and their texts → unit vectors of shape (n, dim)."""
         tails = self.tail.queries(texts)
-        dense = (1 - self.weight) / _spread(vectors, self.dense_covariance)
-        lexical = self.weight / _spread(tails, self.tail_covariance) / self.scale
+        dense = (1 - self.weight) / spread(vectors, self.dense_covariance)
+        lexical = self.weight / spread(tails, self.tail_covariance) / self.scale
         lexical[~tails.any(axis=1)] = 0
         dense[(lexical == 0) & (dense == 0)] = 1  # all weight on words, and none of them known
         found = np.hstack([vectors * dense[:, None], tails * lexical[:, None], np.zeros((len(vectors), 1))])
@@ -219,7 +219,7 @@ def _covariance(vectors: Floats) -> Floats:
     return covariance
 
 
-def _spread(queries: Floats, covariance: Floats) -> NDArray[np.float64]:
+def spread(queries: Floats, covariance: Floats) -> NDArray[np.float64]:
     """Standard deviation over the corpus of each query's scores."""
     variance = np.einsum("ij,jk,ik->i", queries, covariance, queries, optimize=True).astype(np.float64)
     spread: NDArray[np.float64] = np.sqrt(np.maximum(variance, 1e-12))

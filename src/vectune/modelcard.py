@@ -20,9 +20,10 @@ KINDS = {
     "lora": "low-rank updates of the base's weights, merged into them",
     "query": "the query encoder was tuned; documents keep the base's vectors",
     "adapter": "a small map over the base's query vectors; documents keep the base's vectors",
+    "words": "queries' vectors get their words added; documents keep the base's vectors",
     "blend": "the base's vector with a lexical part, in one vector",
 }
-KEEPS_DOCUMENTS = ("adapter", "query")
+KEEPS_DOCUMENTS = ("adapter", "query", "words")
 
 
 def write_model_card(run: Path) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -58,18 +58,22 @@ class Tail:
     def documents(self, texts: Sequence[str]) -> Vectors:
         """BM25 weights of the texts' words, projected; shape (len(texts), dim), not normalised."""
         blocks = [
-            self._bm25(_counts(texts[start : start + _BLOCK], self._place, self._analyzer)) @ self.basis
+            self.weighted(self.counts(texts[start : start + _BLOCK])) @ self.basis
             for start in range(0, len(texts), _BLOCK)
         ]
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), np.float32)
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         """How often each word is in the queries, projected: times ``documents`` this is about the BM25 score."""
-        counts = _counts(texts, self._place, self._analyzer)
-        found: Vectors = np.asarray(counts @ self.basis, dtype=np.float32)
+        found: Vectors = np.asarray(self.counts(texts) @ self.basis, dtype=np.float32)
         return found
 
-    def _bm25(self, counts: Any) -> Any:
+    def counts(self, texts: Iterable[str]) -> Any:
+        """Texts × words, a scipy CSR matrix; unknown words are left out."""
+        return _counts(texts, self._place, self._analyzer)
+
+    def weighted(self, counts: Any) -> Any:
+        """What each word of a text adds to its BM25 score; from ``counts``, of the same shape."""
         lengths = np.asarray(counts.sum(axis=1)).ravel()
         held_back = K1 * (1 - B + B * lengths / self.average)
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
@@ -98,25 +102,38 @@ def fit_tail(texts: Sequence[str], dimensions: int, language: str | None = "en",
     Raises:
         DatasetError: no text holds a word.
     """
+    tail = lexicon(texts, language)
+    sample = texts[:: -(-len(texts) // SAMPLE)]
+    matrix = tail.weighted(tail.counts(sample))
+    basis = _directions(matrix, min(dimensions, *matrix.shape), seed)
+    # what is stored is half precision: use it from the start, so that a loaded tail is the same tail
+    return replace(tail, basis=basis.astype(np.float16).astype(np.float32))
+
+
+def lexicon(texts: Iterable[str], language: str | None = "en") -> Tail:
+    """A tail of no dimensions: the corpus's words, how rare they are, and how long chunks are.
+
+    Raises:
+        DatasetError: no text holds a word.
+    """
     analyzer = Analyzer(language)
     found: Counter[str] = Counter()
-    total = 0
+    count = total = 0
     for text in texts:
         stems = analyzer.stems(text)
-        total += len(stems)
+        count, total = count + 1, total + len(stems)
         found.update(set(stems))
     if not found:
         raise DatasetError("the corpus holds no words, so nothing lexical can be learnt from it.")
     kept = sorted(found, key=lambda stem: (-found[stem], stem))[:MAX_WORDS]
     df = np.array([found[stem] for stem in kept], dtype=np.float64)
-    weights = np.log1p((len(texts) - df + 0.5) / (df + 0.5)).astype(np.float32)
-    empty = np.zeros((len(kept), 0), np.float32)
-    tail = Tail(tuple(kept), weights, empty, total / max(len(texts), 1), language)
-    sample = texts[:: -(-len(texts) // SAMPLE)]
-    matrix = tail._bm25(_counts(sample, tail._place, analyzer))
-    basis = _directions(matrix, min(dimensions, *matrix.shape), seed)
-    # what is stored is half precision: use it from the start, so that a loaded tail is the same tail
-    return Tail(tail.vocabulary, weights, basis.astype(np.float16).astype(np.float32), tail.average, language)
+    return Tail(tuple(kept), rarity(df, count), np.zeros((len(kept), 0), np.float32), total / max(count, 1), language)
+
+
+def rarity(df: NDArray[np.floating], total: int) -> Floats:
+    """BM25's inverse document frequency of words that are in ``df`` of ``total`` chunks."""
+    found: Floats = np.log1p((total - df + 0.5) / (df + 0.5)).astype(np.float32)
+    return found
 
 
 def _counts(texts: Iterable[str], place: dict[str, int], analyzer: Analyzer) -> Any:

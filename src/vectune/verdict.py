@@ -47,7 +47,7 @@ from vectune.statistics import (
 )
 
 Outcome = Literal["ship", "do not ship", "too few queries to tell"]
-KEEPS_DOCUMENTS = ("adapter", "query")  # kinds of artifact that leave documents' vectors as they are
+KEEPS_DOCUMENTS = ("adapter", "query", "words")  # kinds of artifact that leave documents' vectors as they are
 LEAST_GAIN = 0.01  # a smaller gain is not worth asking for more queries
 
 CUT_QUERIES = "The queries are the documents' own words: they show that tuning worked, not what people's queries gain."
@@ -280,7 +280,7 @@ def shipping_cost(board: Board, base: str, row: Row) -> Cost:
 
 
 def artifact_kind(name: str) -> str:
-    """``full``, ``lora``, ``adapter`` or ``query`` of a folder that tune wrote; empty for anything else."""
+    """``full``, ``lora``, ``adapter``, ``query`` … of a folder that tune wrote; empty for anything else."""
     try:
         return str(json.loads((Path(name).expanduser() / ARTIFACT_FILE).read_text(encoding="utf-8"))["kind"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -18,6 +18,7 @@ from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.options import EmbedOptions
 from vectune.protocols import Embedder
 from vectune.testing import OpenAIServer, hashed_embedding
+from vectune.words import WordEmbedder, WordFit
 
 TEXTS = [
     "how to brew coffee",
@@ -86,6 +87,12 @@ def cached_before(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Pa
     return case
 
 
+def worded(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    inner = local("tiny_bert")(stack, request, tmp_path).embedder
+    fit = WordFit(TEXTS, inner.embed_documents(TEXTS))
+    return Case(WordEmbedder(inner, fit.fit(0.3), "words"), lambda: [WordEmbedder(inner, fit.fit(0.2), "words")])
+
+
 KINDS: dict[str, Callable[[ExitStack, pytest.FixtureRequest, Path], Case]] = {
     "bert": local("tiny_bert"),
     "decoder": local("tiny_decoder"),
@@ -94,6 +101,7 @@ KINDS: dict[str, Callable[[ExitStack, pytest.FixtureRequest, Path], Case]] = {
     "callables": callables,
     "cached": cached,
     "cached before": cached_before,
+    "words": worded,
 }
 
 

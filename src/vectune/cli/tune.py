@@ -25,7 +25,7 @@ def tune(
     ] = None,
     keep_index: Annotated[
         bool,
-        typer.Option("--keep-index", help="Documents keep their vectors: climb from an adapter to the query encoder."),
+        typer.Option("--keep-index", help="Documents keep their vectors: an adapter, the query encoder, words."),
     ] = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,

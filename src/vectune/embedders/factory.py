@@ -79,6 +79,14 @@ def _open_artifact(folder: Path, options: EmbedOptions, cache: bool, progress: P
         from vectune.blend import open_blend
 
         return open_blend(folder, lambda name: open_embedder(name, options, cache, progress))
+    if kind == "words":
+        from vectune.words import open_words
+
+        return open_words(
+            folder,
+            lambda name: open_embedder(name, options, cache, progress),
+            lambda inner: open_embedder(inner, options, cache, progress),
+        )
     from vectune.adapters import open_artifact
 
     return open_artifact(folder, lambda name: open_embedder(name, options, cache, progress))

@@ -20,7 +20,18 @@ from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
 from vectune.splits import with_dev
-from vectune.training.ladder import CLOSED, TRAINED, Change, Geometry, Rung, mean_positives, procrustes, ridge, train
+from vectune.training.ladder import (
+    CLOSED,
+    TRAINED,
+    Change,
+    Geometry,
+    Rung,
+    few_threads,
+    mean_positives,
+    procrustes,
+    ridge,
+    train,
+)
 from vectune.training.problem import Problem, ndcg_at_10, problem_of, trained_queries
 from vectune.training.result import TuneResult
 
@@ -221,8 +232,11 @@ def climb(
 
 def solve(problem: Problem, seed: int = 0, options: LadderOptions = DEFAULTS, progress: Progress = SILENT) -> Climbed:
     """``climb`` for arrays."""
-    if not problem.folds:
-        return _solve_few(problem, seed)
+    with few_threads(problem.pool, problem.dim):
+        return _solve(problem, seed, options, progress) if problem.folds else _solve_few(problem, seed)
+
+
+def _solve(problem: Problem, seed: int, options: LadderOptions, progress: Progress) -> Climbed:
     with progress.task("adapter ladder", unit="rungs") as task:
         board = HeldOut(problem, seed, options)
         start = board.start()

@@ -10,6 +10,7 @@ steps, found on held-out documents, are what holds it back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,23 @@ if TYPE_CHECKING:
 EXACT = 4096  # documents up to which every step's softmax runs over the whole pool
 RUN = 32  # sampled negatives come in runs of neighbouring rows: few reads of a memory map, and siblings are hard
 SAMPLE = 20_000  # document vectors from which the geometry is estimated
+SMALL = 2_000_000  # numbers in the pool's vectors up to which threads cost more than they bring
+
+
+@contextmanager
+def few_threads(pool: Rows, dim: int) -> Iterator[None]:
+    """One thread for PyTorch where the matrices are small; the number it had is put back.
+
+    Threads wait for each other after every small product. Where something else holds a core, they wait for a time
+    slice: a ladder of 1 CPU second then took 44.
+    """
+    before = torch.get_num_threads()
+    if len(pool) * dim <= SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def over_vectors(method: Method, keep_index: bool) -> Callable[..., TuneResult] 
 _STEPS = {
     "adapter": "identity → ridge, Procrustes → low rank, linear, MLP",
     "query": "every weight of the query side against the stored document vectors",
-    "auto": "identity → adapter → query encoder",
+    "auto": "identity → adapter → query encoder → words",
     "blend": "a lexical tail behind every vector, fitted to the corpus",
 }
 

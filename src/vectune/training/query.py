@@ -1,7 +1,8 @@
 """The query encoder alone: every weight trains, but only on queries, against document vectors that stay as they are.
 
 Nothing is embedded again, and since only short texts are encoded a run takes seconds. The encoder starts where the
-adapter ladder ended: what it puts out goes through the ladder's adapter, and it is trained through it.
+adapter ladder ended: what it puts out goes through the ladder's adapter, and it is trained through it. Where the index
+is to be kept, the queries' words come last (``words.py``).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from vectune.training.folders import local_model, write_adapter, write_query_enc
 from vectune.training.ladder import PoolSoftmax
 from vectune.training.problem import Fold, Problem, problem_of, trained_queries
 from vectune.training.result import TuneResult
+from vectune.training.words import HeldOut, Worded, words_of, write_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,6 +110,7 @@ class Encoded:
         base: the same for the base; ``start``: for the base's encoder with the adapter.
         dev: how many of them are dev's.
         chosen: where the training ended, the adapter's settings.
+        held_out: the held-out queries and their vectors at the chosen point.
     """
 
     model: SentenceTransformer
@@ -117,6 +120,7 @@ class Encoded:
     start: Scores
     dev: int
     chosen: dict[str, object]
+    held_out: list[HeldOut]
 
     @property
     def better(self) -> bool:
@@ -165,7 +169,7 @@ def tune_keeping_index(
     options: QueryOptions = DEFAULTS,
     progress: Progress = SILENT,
 ) -> TuneResult:
-    """Climb identity → adapter → query encoder and keep what dev asks for; no document is ever embedded again.
+    """Climb identity → adapter → query encoder → words and keep what dev asks for; no document is embedded again.
 
     Arguments and errors as for ``tune_query_encoder``; a base that is not local climbs to the adapter only.
     """
@@ -193,45 +197,92 @@ def _tune(
     queries, documents = embed_dataset(dataset, embedder)
     given = time.perf_counter()
     climbed = climb(dataset, queries, documents, seed, LadderOptions(), progress)
-    encoded = None
-    if model is not None and dataset.qrels.get("dev") and len(queries) >= FEW:
+    encoded = worded = None
+    notes = notes_on(dataset, queries, climbed)
+    if dataset.qrels.get("dev") and len(queries) >= FEW:
         problem = problem_of(dataset, queries, documents, LadderOptions().folds, seed)
         texts = [dataset.queries[key].text for key in trained_queries(dataset)]
-        encoded = encode_queries(problem, texts, model, climbed, seed, options, progress)
+        if model is not None:
+            encoded = encode_queries(problem, texts, model, climbed, seed, options, progress)
+            if not (encoded.gains and (encoded.better or not ladder)):
+                encoded = None
+                notes.append("tuning the query encoder added nothing on dev: the adapter alone is the result.")
+        if ladder:
+            vectors = encoded.held_out if encoded else _held_out(problem, climbed, seed)
+            worded = words_of(dataset, problem, texts, vectors, seed)
+            notes.append(worded.note)
+    outcome = _Outcome(climbed, encoded, worded if worded is not None and worded.gains else None)
     seconds = {"training_seconds": round(time.perf_counter() - given, 2)}
-    notes = notes_on(dataset, queries, climbed)
-    if encoded is not None and encoded.gains and (encoded.better or not ladder):
-        result = TuneResult(
-            out,
-            "query",
-            embedder.name,
-            embedder.fingerprint,
-            float(encoded.base[: encoded.dev].mean()),
-            float(encoded.scores[: encoded.dev].mean()),
-            {**encoded.chosen, **seconds},
-            time.perf_counter() - started,
-            tuple(notes),
-        )
-        stored = StoredAdapter(encoded.adapter, None, embedder.name, embedder.fingerprint)
-        write_query_encoder(out, encoded.model, stored, embedder, result)
-        return result
-    if model is not None:
-        notes.append("tuning the query encoder added nothing on dev: the adapter alone is the result.")
-    settings = [setting.describe() for setting in climbed.settings]
-    adapter = climbed.adapter
     result = TuneResult(
         out,
-        "adapter",
+        outcome.method,
         embedder.name,
         embedder.fingerprint,
-        climbed.dev_before,
-        climbed.dev_after,
-        {"settings": settings, **seconds},
+        outcome.dev_before,
+        outcome.dev_after,
+        {**outcome.chosen, **seconds},
         time.perf_counter() - started,
         tuple(notes),
     )
-    write_adapter(out, StoredAdapter(adapter, None, embedder.name, embedder.fingerprint), embedder, result)
+    outcome.write(out, embedder, result)
     return result
+
+
+def _held_out(problem: Problem, climbed: Climbed, seed: int) -> list[HeldOut]:
+    """Held-out queries and their vectors by adapters that did not see them."""
+    starts = Starts(problem, seed)
+    found = []
+    for fold in problem.folds[:FOLDS]:
+        rows = fold.held[spread(len(fold.held), HELD)]
+        adapter = fit_all(problem, climbed.settings, seed, starts, (fold.train, fold.pool))
+        found.append(HeldOut(rows, adapter.apply(problem.queries[rows])))
+    return found
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a climb ended with, and how it is told and written."""
+
+    climbed: Climbed
+    encoded: Encoded | None
+    worded: Worded | None
+
+    @property
+    def method(self) -> str:
+        return "words" if self.worded else "query" if self.encoded else "adapter"
+
+    @property
+    def dev_before(self) -> float:
+        if self.worded:
+            return float(self.worded.base[: self.worded.dev].mean())
+        return float(self.encoded.base[: self.encoded.dev].mean()) if self.encoded else self.climbed.dev_before
+
+    @property
+    def dev_after(self) -> float:
+        if self.worded:
+            return float(self.worded.after[: self.worded.dev].mean())
+        return float(self.encoded.scores[: self.encoded.dev].mean()) if self.encoded else self.climbed.dev_after
+
+    @property
+    def chosen(self) -> dict[str, object]:
+        settings: dict[str, object] = {"settings": [setting.describe() for setting in self.climbed.settings]}
+        found = self.encoded.chosen if self.encoded else settings
+        return {**found, "added_words": self.worded.describe()} if self.worded else found
+
+    def write(self, out: Path, embedder: Embedder, result: TuneResult) -> None:
+        """Write the artifact folder; what makes the vectors is a folder inside where words are added to them."""
+        if self.worded:
+            write_words(out, self.worded.map, lambda inner: self._write(inner, embedder, result), result)
+        else:
+            self._write(out, embedder, result)
+
+    def _write(self, out: Path, embedder: Embedder, result: TuneResult) -> None:
+        adapter = self.encoded.adapter if self.encoded else self.climbed.adapter
+        stored = StoredAdapter(adapter, None, embedder.name, embedder.fingerprint)
+        if self.encoded:
+            write_query_encoder(out, self.encoded.model, stored, embedder, result)
+        else:
+            write_adapter(out, stored, embedder, result)
 
 
 def _with_dev(dataset: RetrievalDataset, seed: int, needed: bool) -> RetrievalDataset:
@@ -276,7 +327,7 @@ def encode_queries(
         trials.append(tuning.trial(fold))
         held = fold.held[spread(len(fold.held), HELD)]
         base.append(Candidates(problem, held, seed).score(problem.queries[held]))
-    pooled = {point: np.concatenate([trial[point] for trial in trials]) for point in trials[0]}
+    pooled = {point: np.concatenate([trial[point].scores for trial in trials]) for point in trials[0]}
     best = max((point for point in pooled if point != UNTRAINED), key=lambda point: float(pooled[point].mean()))
     adapter = tuning.keep(best)
     chosen = {
@@ -285,9 +336,17 @@ def encode_queries(
         "steps": round(best.done * tuning.steps(len(problem.queries))),
         "share": best.share,
     }
-    return Encoded(
-        tuning.finished(), adapter, pooled[best], np.concatenate(base), pooled[UNTRAINED], len(base[0]), chosen
-    )
+    looks = [trial[best].held_out for trial in trials]
+    before, start = np.concatenate(base), pooled[UNTRAINED]
+    return Encoded(tuning.finished(), adapter, pooled[best], before, start, len(base[0]), chosen, looks)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Held-out queries at one point of a training: their vectors, and nDCG@10 of each."""
+
+    held_out: HeldOut
+    scores: Scores
 
 
 class _Tuning:
@@ -312,13 +371,14 @@ class _Tuning:
         self.starts = Starts(problem, seed)
         self.timed = not options.seconds
 
-    def trial(self, fold: Fold) -> dict[Point, Scores]:
-        """Train on a fold; nDCG@10 of each held-out query at every point, ``UNTRAINED`` among them."""
+    def trial(self, fold: Fold) -> dict[Point, _Look]:
+        """Train on a fold; the held-out queries at every point, ``UNTRAINED`` among them."""
         held = fold.held[spread(len(fold.held), HELD)]
         candidates, adapter = Candidates(self.problem, held, self.seed), self._adapter(fold.train, fold.pool)
 
-        def look() -> Scores:
-            return candidates.score(adapter.apply(self.encoder.embed(self.texts, held)))
+        def look() -> _Look:
+            vectors = adapter.apply(self.encoder.embed(self.texts, held))
+            return _Look(HeldOut(held, vectors), candidates.score(vectors))
 
         self._put(self.base)
         found = {UNTRAINED: look()}
@@ -328,9 +388,9 @@ class _Tuning:
         for share in SHARES:
             self._put(self._mixed(tuned, share))
             found[Point(1.0, share)] = look()
-        for point, scores in found.items():
+        for point, at in found.items():
             about = {"done": point.done, "share": point.share}
-            self.progress.event("dev", **about, value=round(float(scores.mean()), 5))
+            self.progress.event("dev", **about, value=round(float(at.scores.mean()), 5))
         return found
 
     def keep(self, point: Point) -> Adapter:

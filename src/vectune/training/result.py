@@ -14,7 +14,7 @@ class TuneResult:
 
     Attributes:
         path: the artifact folder.
-        method: ``full``, ``lora``, ``adapter`` or ``query``.
+        method: ``full``, ``lora``, ``adapter``, ``query``, ``words`` or ``blend``.
         model: the base model's name as it was given.
         base_fingerprint: the base model's.
         dev_before: the base's nDCG@10 on dev.
