@@ -220,3 +220,21 @@ def test_each_text_is_embedded_once() -> None:
     asked = len(embedder.asked)
     climb(dataset, *embed_dataset(dataset, embedder))
     assert len(embedder.asked) == 2 * asked  # climbing itself asks for nothing
+
+
+def test_small_matrices_take_one_thread_and_the_number_before_comes_back() -> None:
+    import torch
+
+    from vectune.training.ladder import SMALL, few_threads
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), few_threads(np.arange(10), 384):
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        with few_threads(np.arange(SMALL), 2):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
