@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Json = dict[str, Any]
+AZURE = "/openai/deployments/"
 Answer = tuple[int, Json | bytes, dict[str, str]]  # status, body, further headers
 
 FAULTS: Mapping[str, str] = {
@@ -80,6 +81,7 @@ class Asked:
     headers: Mapping[str, str]
     time: float
     fault: str = ""
+    query: str = ""  # what stood behind the question mark of the address
 
 
 def hashed_embedding(text: str, dim: int) -> list[float]:
@@ -226,11 +228,12 @@ class OpenAIServer:
 
     # Requests
 
-    async def _answer(self, method: str, path: str, headers: dict[str, str], raw: bytes) -> Answer | None:
+    async def _answer(self, method: str, target: str, headers: dict[str, str], raw: bytes) -> Answer | None:
+        path, query = _addressed(target, headers)
         body = _json_or_empty(raw) if "json" in headers.get("content-type", "json") else {}
         generates = path in ("/v1/chat/completions", "/v1/embeddings")
         fault = self._next_fault() if generates or self._queued else None
-        self.asked.append(Asked(path, body, headers, time.time(), fault.kind if fault else ""))
+        self.asked.append(Asked(path, body, headers, time.time(), fault.kind if fault else "", query))
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             return _error(401, "Incorrect API key provided.", "invalid_api_key")
         if generates:
@@ -405,6 +408,15 @@ class OpenAIServer:
 # HTTP, as much of it as clients of this protocol use
 
 
+def _addressed(target: str, headers: dict[str, str]) -> tuple[str, str]:
+    """Path and parameters; an Azure deployment's address, and its way to send the key, become those of the others."""
+    path, _, query = target.partition("?")
+    if path.startswith(AZURE) and "api-version=" in query:
+        path = "/v1/" + path.removeprefix(AZURE).partition("/")[2]
+        headers["authorization"] = f"Bearer {headers.get('api-key', '')}"
+    return path, query
+
+
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes] | None:
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
@@ -422,7 +434,7 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[st
         await reader.readline()
     else:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return method, target.split("?")[0], headers, body
+    return method, target, headers, body
 
 
 async def _write_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:

@@ -139,6 +139,24 @@ def test_dimensions_and_role_fields_and_prompts_are_sent(server: OpenAIServer) -
     embedder.close()
 
 
+def test_azure_is_asked_at_the_address_of_a_deployment_with_its_own_key_header() -> None:
+    with OpenAIServer(key="azure-key") as server:
+        address = server.base_url.removesuffix("/v1") + "/openai/deployments/mine"
+        azure: dict[str, Any] = {
+            "base_url": address,
+            "key_header": "api-key",
+            "url_parameters": (("api-version", "2024-10-21"),),
+        }
+        embedder = HTTPEmbedder("small", EmbedOptions(api_key="azure-key", **azure))
+        np.testing.assert_allclose(embedder.embed_documents(TEXTS[:3]), expected(TEXTS[:3]), atol=1e-6)
+        assert (server.asked[-1].query, server.asked[-1].headers["api-key"]) == ("api-version=2024-10-21", "azure-key")
+        embedder.close()
+        refused = HTTPEmbedder("small", EmbedOptions(api_key="another", **azure))
+        with pytest.raises(EndpointError, match="refused the key"):
+            refused.embed_documents(TEXTS[:1])
+        refused.close()
+
+
 def test_a_server_with_small_batches_is_learnt(server: OpenAIServer, embedder: HTTPEmbedder) -> None:
     server.max_inputs = 5
     np.testing.assert_allclose(embedder.embed_documents(TEXTS), expected(TEXTS), atol=1e-6)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class EmbeddingEndpoint:
         retries: how often and how patiently a request is repeated.
         encoding: ``base64`` or ``float``; a server that refuses to be asked is no longer asked.
         dimensions: asked of the server; None = the model's own.
+        key_header: the header that carries the key besides the bearer token; None where that is enough.
+        url_parameters: behind the question mark of each request's address.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class EmbeddingEndpoint:
         retries: Retries,
         encoding: str = "base64",
         dimensions: int | None = None,
+        key_header: str | None = None,
+        url_parameters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.model, self.address, self.retries = model, address, retries
         self.encoding: str | None = encoding
@@ -82,6 +87,8 @@ class EmbeddingEndpoint:
         self.usage = Usage()
         self.pace = Pace(None, None)
         self._key, self._timeout = key, timeout
+        self._headers = {key_header: key} if key_header else {}
+        self._parameters = dict(url_parameters)
         self._client: AsyncOpenAI | None = None
 
     async def close(self) -> None:
@@ -157,7 +164,14 @@ class EmbeddingEndpoint:
         if self._client is None:
             from openai import AsyncOpenAI
 
-            self._client = AsyncOpenAI(api_key=self._key, base_url=self.address, timeout=self._timeout, max_retries=0)
+            self._client = AsyncOpenAI(
+                api_key=self._key,
+                base_url=self.address,
+                timeout=self._timeout,
+                max_retries=0,
+                default_headers=self._headers,
+                default_query=self._parameters,
+            )
         return self._client
 
     def _judge(self, error: Any) -> Exception:

@@ -1,7 +1,9 @@
 """HTTPEmbedder: a model behind any OpenAI-compatible ``/v1/embeddings``.
 
-OpenAI, Azure, vLLM, TEI, Ollama; also Cohere-, Voyage- and NVIDIA-style servers, whose roles are further fields of the
-request: ``EmbedOptions(query_fields=(("input_type", "query"),), document_fields=(("input_type", "passage"),))``.
+OpenAI, vLLM, TEI, Ollama; Azure, whose deployments have addresses of their own:
+``EmbedOptions(base_url="https://…/openai/deployments/NAME", key_header="api-key", url_parameters=(("api-version",
+"2024-10-21"),))``; also Cohere-, Voyage- and NVIDIA-style servers, whose roles are further fields of the request:
+``EmbedOptions(query_fields=(("input_type", "query"),), document_fields=(("input_type", "passage"),))``.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ class HTTPEmbedder:
             retries=retries,
             encoding=options.encoding,
             dimensions=options.dimensions,
+            key_header=options.key_header,
+            url_parameters=dict(options.url_parameters),
         )
         self._batch_texts = options.batch_texts
         self._background = Background()

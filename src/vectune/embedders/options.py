@@ -25,6 +25,8 @@ class EmbedOptions:
         api_key: None = ``OPENAI_API_KEY``. Never written to disk.
         query_fields, document_fields: further fields of an API's request body for each role, as (name, value) pairs:
             ``(("input_type", "query"),)``.
+        key_header: an API's header that carries the key, where a bearer token is not what it reads: ``api-key``.
+        url_parameters: put behind the address of an API's requests, as (name, value) pairs.
         concurrency: API requests in flight at once.
         batch_texts: texts in one API request at most.
         request_tokens: estimated tokens in one API request at most.
@@ -46,6 +48,8 @@ class EmbedOptions:
     api_key: str | None = None
     query_fields: tuple[tuple[str, str | int | float | bool], ...] = ()
     document_fields: tuple[tuple[str, str | int | float | bool], ...] = ()
+    key_header: str | None = None
+    url_parameters: tuple[tuple[str, str], ...] = ()
     concurrency: int = 8
     batch_texts: int = 256
     request_tokens: int = 60_000
