@@ -13,7 +13,9 @@ from vectune.errors import DatasetError, FingerprintError, ModelError
 from vectune.lexical import BM25, fuse
 from vectune.runs import write_json
 from vectune.testing import hashed_embedding
-from vectune.words import CARD, WEIGHTS, WordEmbedder, WordFit, WordMap, open_words
+from vectune.words import WordEmbedder, WordFit, WordMap, open_words
+
+CARD, WEIGHTS = "words.json", "words.safetensors"
 
 DATASET = make_dataset(4, 3)
 TEXTS = [chunk.content for chunk in DATASET.corpus.values()]
@@ -91,7 +93,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="was changed after"):
         WordMap.load(tmp_path)
     (tmp_path / WEIGHTS).unlink()
-    with pytest.raises(ModelError, match="holds no whole word map"):
+    with pytest.raises(ModelError, match="holds no whole words"):
         WordMap.load(tmp_path)
 
 

@@ -10,16 +10,16 @@ a store's cosine gives the very same order.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vectune.adapters import check_base, read_json
+from vectune.carded import Carded
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import ModelError
 from vectune.protocols import Embedder
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-WEIGHTS, CARD = "blend.safetensors", "blend.json"
+NAME = "blend"  # of its files
 _ROOM = 1.1  # chunks that come later may be longer than the longest of the corpus
 
 
@@ -103,19 +103,11 @@ class Blend:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that the vectors depend on, the base apart."""
-        digest = hashlib.sha256(json.dumps(self._facts(), ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        for tensor in self._tensors().values():
-            digest.update(np.ascontiguousarray(tensor).tobytes())
-        return digest.hexdigest()
+        return self._carded.fingerprint
 
     def save(self, folder: Path) -> None:
         """Write ``blend.safetensors`` and ``blend.json`` into an existing folder."""
-        from safetensors.numpy import save
-
-        content = save(self._tensors())
-        (folder / WEIGHTS).write_bytes(content)
-        card = {"format": 1, "sha256": hashlib.sha256(content).hexdigest(), **self._facts()}
-        (folder / CARD).write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8")
+        self._carded.save(folder, NAME)
 
     @classmethod
     def load(cls, folder: Path) -> Blend:
@@ -124,25 +116,20 @@ class Blend:
         Raises:
             ModelError: a file is missing or damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        card = read_json(folder / CARD)
+        found = Carded.load(folder, NAME)
         try:
-            content = (folder / WEIGHTS).read_bytes()
-            if hashlib.sha256(content).hexdigest() != card["sha256"]:
-                raise ModelError(f"{folder / WEIGHTS}: was changed after it was written.")
-            tensors = load(content)
+            facts, tensors = found.facts, found.tensors
             basis = tensors["basis"].astype(np.float32)
-            tail = Tail(tuple(card["vocabulary"]), tensors["weights"], basis, card["average"], card["language"])
+            tail = Tail(tuple(facts["vocabulary"]), tensors["weights"], basis, facts["average"], facts["language"])
             dense, lexical = tensors["dense_covariance"], tensors["tail_covariance"]
-            return cls(tail, card["weight"], dense, lexical, card["scale"], card["radius"])
-        except (OSError, KeyError, SafetensorError) as error:
+            return cls(tail, facts["weight"], dense, lexical, facts["scale"], facts["radius"])
+        except KeyError as error:
             raise ModelError(f"{folder}: holds no whole blend ({error}).") from None
 
-    def _facts(self) -> dict[str, object]:
+    @property
+    def _carded(self) -> Carded:
         tail = self.tail
-        return {
+        facts = {
             "weight": self.weight,
             "scale": self.scale,
             "radius": self.radius,
@@ -150,14 +137,13 @@ class Blend:
             "language": tail.language,
             "vocabulary": list(tail.vocabulary),
         }
-
-    def _tensors(self) -> dict[str, NDArray[np.floating]]:
-        return {
-            "basis": self.tail.basis.astype(np.float16),
-            "weights": self.tail.weights,
+        tensors: dict[str, NDArray[Any]] = {
+            "basis": tail.basis.astype(np.float16),
+            "weights": tail.weights,
             "dense_covariance": self.dense_covariance,
             "tail_covariance": self.tail_covariance,
         }
+        return Carded(facts, tensors)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ texts and stored vectors, and no call of the embedder.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ import numpy as np
 
 from vectune.adapters import check_base, read_json
 from vectune.blend import spread
+from vectune.carded import Carded
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import ModelError
 from vectune.tail import Tail, lexicon, rarity
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Rows = NDArray[np.int64]
 
-WEIGHTS, CARD = "words.safetensors", "words.json"
+NAME = "words"  # of its files
 INNER = "vectors"  # the folder of the artifact that makes the vectors to which words are added
 PULL = 0.01  # of the ridge, in units of the mean squared singular value of the stored vectors
 SAMPLE = 200_000  # chunks that larger corpora are fitted by
@@ -75,19 +75,11 @@ class WordMap:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that its results depend on."""
-        digest = hashlib.sha256(json.dumps(self._facts(), ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        for tensor in self._tensors().values():
-            digest.update(np.ascontiguousarray(tensor).tobytes())
-        return digest.hexdigest()
+        return self._carded.fingerprint
 
     def save(self, folder: Path) -> None:
         """Write ``words.safetensors`` and ``words.json`` into an existing folder."""
-        from safetensors.numpy import save
-
-        content = save(self._tensors())
-        (folder / WEIGHTS).write_bytes(content)
-        card = {"format": 1, "sha256": hashlib.sha256(content).hexdigest(), **self._facts()}
-        (folder / CARD).write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8")
+        self._carded.save(folder, NAME)
 
     @classmethod
     def load(cls, folder: Path) -> WordMap:
@@ -96,35 +88,32 @@ class WordMap:
         Raises:
             ModelError: a file is missing or damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        card = read_json(folder / CARD)
+        found = Carded.load(folder, NAME)
         try:
-            content = (folder / WEIGHTS).read_bytes()
-            if hashlib.sha256(content).hexdigest() != card["sha256"]:
-                raise ModelError(f"{folder / WEIGHTS}: was changed after it was written.")
-            tensors = load(content)
+            facts, tensors = found.facts, found.tensors
             basis, rare = tensors["basis"].astype(np.float32), tensors["weights"]
-            words = Tail(tuple(card["vocabulary"]), rare, basis, card["average"], card["language"])
+            words = Tail(tuple(facts["vocabulary"]), rare, basis, facts["average"], facts["language"])
             if basis.shape != (len(words.vocabulary), len(tensors["covariance"])):
-                raise ModelError(f"{folder / CARD}: the vocabulary does not fit {WEIGHTS}: the file was edited.")
-            return cls(words, tensors["covariance"], float(card["weight"]))
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+                raise ModelError(f"{folder / NAME}.json: the vocabulary does not fit the tensors: it was edited.")
+            return cls(words, tensors["covariance"], float(facts["weight"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{folder}: holds no whole word map ({error}).") from None
 
-    def _facts(self) -> dict[str, object]:
+    @property
+    def _carded(self) -> Carded:
         words = self.words
-        return {
+        facts = {
             "weight": self.weight,
             "average": words.average,
             "language": words.language,
             "vocabulary": list(words.vocabulary),
         }
-
-    def _tensors(self) -> dict[str, NDArray[np.floating]]:
-        words = self.words
-        return {"basis": words.basis.astype(np.float16), "weights": words.weights, "covariance": self.covariance}
+        tensors: dict[str, NDArray[Any]] = {
+            "basis": words.basis.astype(np.float16),
+            "weights": words.weights,
+            "covariance": self.covariance,
+        }
+        return Carded(facts, tensors)
 
 
 class WordFit:
