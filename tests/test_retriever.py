@@ -91,6 +91,8 @@ def test_what_dev_said() -> None:
     both = fusion_note(replace(row, details={"weight": 0.5, "curve": curve}))
     assert "weight 0.5 is best: nDCG@10 .600; model .400, BM25 .500" in both
     assert "BM25 alone is best" in fusion_note(replace(row, details={"weight": 1.0, "curve": {"0": 0.4, "1": 0.5}}))
+    told = fusion_note(replace(row, details={"weight": 0.5, "curve": curve, "before_tuning": True}))
+    assert "; model before tuning " in told  # dev's queries were fitted to: their figure is the base's
 
 
 def test_search_on_the_command_line(run: Path) -> None:

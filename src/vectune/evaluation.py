@@ -258,7 +258,11 @@ class _Evaluation:
             self.options.hybrid_step,
         )
         curve = {f"{at:g}": value for at, value in weight.curve.items()}
-        return weight.value, {"weight": weight.value, "chosen_on": chosen_on, "queries": weight.queries, "curve": curve}
+        details: Json = {
+            "weight": weight.value, "chosen_on": chosen_on, "queries": weight.queries, "curve": curve,
+            "before_tuning": encoder.untuned is not None,
+        }  # fmt: skip
+        return weight.value, details
 
     def _scored(self, name: RowName, placed: Placed, costs: Costs, details: Json) -> Row:
         answers = self._answers(placed)

@@ -188,11 +188,13 @@ def fusion_note(row: Row) -> str:
     if not curve:
         return ""
     weight = float(row.details["weight"])
+    named = "the model before tuning" if row.details.get("before_tuning") else "the model"
     model, bm25, best = figure(curve[0.0]), figure(curve[1.0]), figure(curve[weight])
     if weight in (0.0, 1.0):
-        alone, other = ("the model", bm25) if weight == 0 else ("BM25", model)
-        return f"On dev {alone} alone is best (nDCG@10 {best}; {'BM25' if weight == 0 else 'the model'} {other})."
-    return f"On dev the hybrid with BM25's weight {weight:g} is best: nDCG@10 {best}; model {model}, BM25 {bm25}."
+        alone, beside, other = (named, "BM25", bm25) if weight == 0 else ("BM25", named, model)
+        return f"On dev {alone} alone is best (nDCG@10 {best}; {beside} {other})."
+    of = named.removeprefix("the ")
+    return f"On dev the hybrid with BM25's weight {weight:g} is best: nDCG@10 {best}; {of} {model}, BM25 {bm25}."
 
 
 def corpus_hash(dataset: RetrievalDataset) -> str:
