@@ -54,6 +54,19 @@ class Answer:
     queries: int = 1
 
 
+def _write_ahead(db: sqlite3.Connection, patience: float = 60.0) -> None:
+    """Switch the journal; SQLite does not wait by itself when two processes do that in the same moment."""
+    started = time.monotonic()
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() - started > patience:
+                raise
+            time.sleep(0.05)
+
+
 class Answers:
     """The store. Safe to use from several threads and processes; open it with ``with`` or call ``close``."""
 
@@ -66,7 +79,7 @@ class Answers:
         try:
             with self._errors():
                 self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode=WAL")
+                _write_ahead(self._db)
                 self._db.execute("PRAGMA synchronous=FULL")  # when put returns, an answer is on disk, not in a buffer
                 self._db.executescript(_TABLES)
         except BaseException:
