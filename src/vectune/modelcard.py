@@ -13,6 +13,7 @@ from vectune.board import Board, Row, figure
 from vectune.embedders.models import ARTIFACT_FILE, DEFAULT_MODEL
 from vectune.errors import InputError
 from vectune.runs import Json, writing
+from vectune.verdict import KEEPS_DOCUMENTS
 
 CARD_FILE = "README.md"
 KINDS = {
@@ -23,7 +24,6 @@ KINDS = {
     "words": "queries' vectors get their words added; documents keep the base's vectors",
     "blend": "the base's vector with a lexical part, in one vector",
 }
-KEEPS_DOCUMENTS = ("adapter", "query", "words")
 
 
 def write_model_card(run: Path) -> Path:

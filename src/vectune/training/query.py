@@ -228,12 +228,17 @@ def _tune(
     return result
 
 
+def _held(fold: Fold) -> Rows:
+    """The held-out queries of a fold that are looked at."""
+    return fold.held[spread(len(fold.held), HELD)]
+
+
 def _held_out(problem: Problem, climbed: Climbed, seed: int) -> list[HeldOut]:
     """Held-out queries and their vectors by adapters that did not see them."""
     starts = Starts(problem, seed)
     found = []
     for fold in problem.folds[:FOLDS]:
-        rows = fold.held[spread(len(fold.held), HELD)]
+        rows = _held(fold)
         adapter = fit_all(problem, climbed.settings, seed, starts, (fold.train, fold.pool))
         found.append(HeldOut(rows, adapter.apply(problem.queries[rows])))
     return found
@@ -325,7 +330,7 @@ def encode_queries(
     trials, base = [], []
     for fold in problem.folds[:FOLDS]:
         trials.append(tuning.trial(fold))
-        held = fold.held[spread(len(fold.held), HELD)]
+        held = _held(fold)
         base.append(Candidates(problem, held, seed).score(problem.queries[held]))
     pooled = {point: np.concatenate([trial[point].scores for trial in trials]) for point in trials[0]}
     best = max((point for point in pooled if point != UNTRAINED), key=lambda point: float(pooled[point].mean()))
@@ -373,7 +378,7 @@ class _Tuning:
 
     def trial(self, fold: Fold) -> dict[Point, _Look]:
         """Train on a fold; the held-out queries at every point, ``UNTRAINED`` among them."""
-        held = fold.held[spread(len(fold.held), HELD)]
+        held = _held(fold)
         candidates, adapter = Candidates(self.problem, held, self.seed), self._adapter(fold.train, fold.pool)
 
         def look() -> _Look:
