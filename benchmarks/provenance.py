@@ -23,8 +23,8 @@ REQUIREMENTS = HERE / "peers" / "requirements.txt"
 PACKAGES = ("vectune", "torch", "sentence-transformers", "transformers", "numpy")
 # What a figure hangs on, of all that a training imports: reading files and talking to servers is left out.
 WEIGHTY = (
-    "training", "negatives", "splits", "adapters", "blend", "words", "tail", "lexical", "metrics", "evaluation", "rankers",
-    "retrieval", "hybrid", "encoding", "embedders.local", "embedders.fast", "embedders.encoding",
+    "training", "negatives", "splits", "adapters", "blend", "words", "tail", "lexical", "metrics", "evaluation",
+    "rankers", "retrieval", "hybrid", "encoding", "embedders.local", "embedders.fast", "embedders.encoding",
     "embedders.tokenizing",
 )  # fmt: skip
 
