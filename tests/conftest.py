@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import models  # tests/models.py: pytest puts this folder on the path
+from calling import Run, caller
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder = tmp_path / "vectune-cache"
     monkeypatch.setenv("VECTUNE_CACHE", str(folder))
     yield folder
+
+
+@pytest.fixture
+def vectune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line; see ``calling.caller``."""
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

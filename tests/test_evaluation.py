@@ -101,7 +101,7 @@ def test_ties_are_broken_alike_in_every_row() -> None:
 
 def test_variants_of_one_model_embed_once(data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     words = WordEmbedder()
-    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: words)
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, settings, cache: words)
     names = ["words", "words@16", "words@int8", "words@binary", "words@16@int8", "hybrid:words"]
     board = evaluate(data, names, options=QUICK)
     assert [row.name for row in board.rows] == names
@@ -122,7 +122,7 @@ def test_what_was_fitted_on_dev_chooses_nothing_there(
     adapted = AdaptedEmbedder(words, Adapter("linear", 32, 32, skip=-np.eye(32, dtype=np.float32)))
     tuned = adapted if kind == "adapter" else SplitEmbedder(adapted, words, untuned=words)
     named = {"w": words, "t": tuned, "unmarked": SplitEmbedder(adapted, words)}
-    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: named[name])
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, settings, cache: named[name])
     plain, turned, itself = evaluate(data, ["hybrid:w", "hybrid:t", "hybrid:unmarked"], options=QUICK).rows
     assert turned.details["curve"] == plain.details["curve"] != itself.details["curve"]
     assert turned.details["weight"] == plain.details["weight"] < itself.details["weight"]
@@ -218,7 +218,7 @@ def test_a_name_that_means_nothing_fails_before_any_work(data: RetrievalDataset,
 
 
 def test_more_dimensions_than_there_are(data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: WordEmbedder())
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, settings, cache: WordEmbedder())
     with pytest.raises(ModelError, match="asks for 64 dimensions, but the model has 32"):
         evaluate(data, ["words@64"], options=QUICK)
 

@@ -18,7 +18,7 @@ QUICK = EvaluateOptions(timed_queries=0, cache=False, hybrid_step=0.25)
 @pytest.fixture
 def noisy(monkeypatch: pytest.MonkeyPatch) -> WordEmbedder:
     embedder = WordEmbedder("noisy", noise=3.0)
-    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, cache: embedder)
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, settings, cache: embedder)
     return embedder
 
 

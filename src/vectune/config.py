@@ -10,6 +10,10 @@ A configuration file holds the top-level values and a table for each stage::
 
     [tune]
     epochs = 2
+
+    [models."openai:embed-v3"]
+    base_url = "https://embeddings.example.com/v1"
+    query_fields = { input_type = "query" }
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from vectune.chunking import ChunkOptions
 from vectune.documents import DocumentOptions
 from vectune.duplicates import DuplicateOptions
 from vectune.embedders.models import DEFAULT_MODEL
+from vectune.embedders.options import EmbedOptions
+from vectune.embedders.settings import check_models
 from vectune.errors import InputError, UsageError
 from vectune.evaluation import EvaluateOptions
 from vectune.metrics import measure_name
@@ -58,6 +64,7 @@ class Config:
         allow_contamination: splits that share documents, near-duplicates or queries give a warning, not an error.
         log: a file of queries that people typed, one a line; they are labelled instead of others being written.
         most_chunks: queries are written for so many chunks, drawn at random where there are more; 0 means for all.
+        models: how models behind an API are asked, by their names (``openai:NAME``), wherever they are named.
     """
 
     model: str = DEFAULT_MODEL
@@ -80,12 +87,14 @@ class Config:
     tune: TuneOptions = field(default_factory=TuneOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     verdict: VerdictOptions = field(default_factory=VerdictOptions)
+    models: Mapping[str, EmbedOptions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.llm is not None and self.log is not None:
             raise UsageError("a log's queries are labelled instead of others being written; give llm or log, not both.")
         if self.most_chunks < 0:
             raise UsageError(f"most_chunks is {self.most_chunks}; it must be 0 (for all chunks) or more.")
+        check_models(self.models)
 
     def seeded(self) -> Config:
         """The tree with the model and the seed written into every part that has one.
@@ -150,6 +159,10 @@ def unknown_names(values: Json, known: Mapping[str, Any], table: str = "") -> li
             found.append(f"{table}{name}: there is no such option" + (f"; did you mean {near[0]}?" if near else ""))
         elif dataclasses.is_dataclass(known[name]) and isinstance(value, dict):
             found += unknown_names(value, get_type_hints(known[name]), f"{table}{name}.")
+        elif name == "models" and isinstance(value, dict):
+            options = get_type_hints(EmbedOptions)
+            for model, own in value.items():
+                found += unknown_names(own, options, f'models."{model}".') if isinstance(own, dict) else []
     return found
 
 

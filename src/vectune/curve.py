@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vectune.board import figure
 from vectune.dataset import Qrels, RetrievalDataset
+from vectune.embedders.options import DEFAULTS
 from vectune.evaluation import EvaluateOptions, Model, evaluate
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json
@@ -21,6 +22,7 @@ from vectune.splits import with_dev
 
 if TYPE_CHECKING:
     from vectune.board import Board
+    from vectune.embedders.settings import Settings
 
 Part = Literal["all", "queries", "documents"]
 Tune = Callable[[RetrievalDataset, str], Model]
@@ -81,6 +83,7 @@ def learning_curve(
     measure: str = "nDCG@10",
     seed: int = 0,
     progress: Progress = SILENT,
+    settings: Settings = DEFAULTS,
 ) -> Curve:
     """Tune on parts of the training queries, and score each result on dev; test is not looked at.
 
@@ -92,6 +95,7 @@ def learning_curve(
         measure: what is scored.
         seed: which queries and documents are left out; smaller parts lie within larger ones.
         progress: counts the tunings.
+        settings: how models that are named are opened; see ``open_embedder``.
 
     Raises:
         DatasetError: there are no train queries.
@@ -103,7 +107,7 @@ def learning_curve(
     options = EvaluateOptions(measures=(measure,), timed_queries=0, seed=seed)
 
     def score(model: Model) -> float:
-        board: Board = evaluate(whole, [model], "dev", options, progress)
+        board: Board = evaluate(whole, [model], "dev", options, progress, settings)
         return next(iter(board.rows[0].measures.values()))
 
     points = []

@@ -18,6 +18,7 @@ import numpy as np
 from vectune.adapters import AdaptedEmbedder
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.options import DEFAULTS
 from vectune.errors import ModelError
 from vectune.lexical import BM25
 from vectune.progress import Progress
@@ -26,6 +27,7 @@ from vectune.queries.pricing import count_tokens, price_table
 from vectune.retrieval import tie_order
 
 if TYPE_CHECKING:
+    from vectune.embedders.settings import Settings
     from vectune.products import Floats, Ints
 
 BATCH = 1024  # texts for one call; the embedder makes its own batches of them, and the cache keeps each
@@ -130,9 +132,17 @@ class Encoder:
 class EncodedDataset:
     """The corpus's texts, BM25 over them, and one Encoder for each model named."""
 
-    def __init__(self, dataset: RetrievalDataset, *, language: str | None, cache: bool, progress: Progress) -> None:
+    def __init__(
+        self,
+        dataset: RetrievalDataset,
+        *,
+        language: str | None,
+        cache: bool,
+        progress: Progress,
+        settings: Settings = DEFAULTS,
+    ) -> None:
         self.dataset, self.progress = dataset, progress
-        self.language, self.cache = language, cache
+        self.language, self.cache, self.settings = language, cache, settings
         self.ids = list(dataset.corpus)
         self.texts = [chunk.content for chunk in dataset.corpus.values()]
         self.ties: Ints = tie_order(self.ids)
@@ -153,7 +163,7 @@ class EncodedDataset:
             ModelError: the model cannot be loaded.
         """
         if label not in self._encoders:
-            embedder = model if isinstance(model, Embedder) else open_embedder(model, cache=self.cache)
+            embedder = model if isinstance(model, Embedder) else open_embedder(model, self.settings, self.cache)
             self._encoders[label] = Encoder(embedder, label, self.texts, self.progress)
         return self._encoders[label]
 

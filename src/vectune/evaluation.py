@@ -15,6 +15,7 @@ import numpy as np
 
 from vectune.board import Board, Costs, Row
 from vectune.dataset import Qrels, RetrievalDataset
+from vectune.embedders.options import DEFAULTS
 from vectune.errors import DatasetError, UsageError
 from vectune.metrics import DEFAULT_MEASURES, Answer, PerQuery, depth_of, measure_name, score_answers
 from vectune.progress import SILENT, Progress
@@ -22,6 +23,7 @@ from vectune.protocols import Embedder
 from vectune.runs import Json
 
 if TYPE_CHECKING:
+    from vectune.embedders.settings import Settings
     from vectune.encoding import EncodedDataset, Encoder
     from vectune.products import Floats
     from vectune.rankers import Placed, Ranked, Ranker, RowName
@@ -78,6 +80,7 @@ def evaluate(
     split: str = "test",
     options: EvaluateOptions = EvaluateOptions(),
     progress: Progress = SILENT,
+    settings: Settings = DEFAULTS,
 ) -> Board:
     """Score models on one split.
 
@@ -88,6 +91,7 @@ def evaluate(
         split: whose queries are asked.
         options: what is measured.
         progress: where to report.
+        settings: how models that are named are opened; see ``open_embedder``.
 
     Returns:
         The board, rows in the order of ``models``; a model named twice has one row.
@@ -103,7 +107,9 @@ def evaluate(
     qrels = _known(dataset, split)
     named = _named(models)
     measures = options.all_measures()
-    encoded = EncodedDataset(dataset, language=options.language, cache=options.cache, progress=progress)
+    encoded = EncodedDataset(
+        dataset, language=options.language, cache=options.cache, progress=progress, settings=settings
+    )
     work = _Evaluation(encoded, split, options, min(len(dataset.corpus), max(options.depth, depth_of(measures))))
     rows = []
     with progress.task("evaluate", total=len(named), unit="models") as task:

@@ -22,6 +22,7 @@ from vectune.config import Config
 from vectune.dataset import RetrievalDataset
 from vectune.documents import find_files
 from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.settings import decisive
 from vectune.errors import DocumentError, UsageError
 from vectune.formats import open_dataset, read_queries
 from vectune.progress import SILENT, Progress
@@ -145,7 +146,7 @@ def tune(
     opened = opened_dataset(dataset)
     warnings = contamination(opened, config, progress)
     with work_folder(target) as work:
-        result = tune_with(opened, target, config.seeded().tune, progress, work)
+        result = tune_with(opened, target, config.seeded().tune, progress, work, config.models)
     return replace(result, notes=(*result.notes, *warnings))
 
 
@@ -181,9 +182,10 @@ def curve(
         def tuned(part: RetrievalDataset, name: str) -> str:
             if whole is not None and name == WHOLE:
                 return str(whole)
-            return str(tune_with(part, Path(folder) / name, options, progress).path)
+            return str(tune_with(part, Path(folder) / name, options, progress, models=config.models).path)
 
-        return learning_curve(opened_dataset(dataset), options.model, tuned, seed=config.seed, progress=progress)
+        opened = opened_dataset(dataset)
+        return learning_curve(opened, options.model, tuned, seed=config.seed, progress=progress, settings=config.models)
 
 
 def evaluate(
@@ -211,7 +213,7 @@ def evaluate(
 
     opened = opened_dataset(dataset)
     warnings = contamination(opened, config, progress)
-    board = score(opened, models, split, config.seeded().evaluate, progress)
+    board = score(opened, models, split, config.seeded().evaluate, progress, config.models)
     return replace(board, notes=(*board.notes, *warnings))
 
 
@@ -221,7 +223,7 @@ def guard(
     """Score models on the test split of a set that nothing is tuned on, so that its other splits do not matter."""
     from vectune.evaluation import evaluate as score
 
-    return score(opened_dataset(general), models, "test", config.seeded().evaluate, progress)
+    return score(opened_dataset(general), models, "test", config.seeded().evaluate, progress, config.models)
 
 
 def report(run_folder: str | Path) -> Path:
@@ -319,7 +321,12 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
     writing = (config.llm, config.queries, config.llm_queries, config.filters, config.most_chunks, log, writer)
     return [
         Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress)),
-        Step("queries", queries, writing, lambda: stages.write_queries(chunks, queries, config, progress)),
+        Step(
+            "queries",
+            queries,
+            (*writing, *decisive(config.model, config.models)),
+            lambda: stages.write_queries(chunks, queries, config, progress),
+        ),
         Step("dataset", target, (config.split, config.allow_contamination), write_dataset),
     ]
 
@@ -335,13 +342,14 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         from vectune.training.methods import tune_with
 
         options = replace(config.tune, method=config.tune.method or "full")
-        return tune_with(RetrievalDataset.read(dataset), model, options, progress, run / "work" / "tune").to_json()
+        work = run / "work" / "tune"
+        return tune_with(RetrievalDataset.read(dataset), model, options, progress, work, config.models).to_json()
 
     def write_blend() -> Json:
         from vectune.training.methods import tune_with
 
         options = replace(config.tune, method="blend")
-        return tune_with(RetrievalDataset.read(dataset), blend, options, progress).to_json()
+        return tune_with(RetrievalDataset.read(dataset), blend, options, progress, models=config.models).to_json()
 
     def write_board() -> Json:
         from vectune.general import general_set
@@ -365,7 +373,8 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         from vectune.retriever import fusion_note, save_retriever
 
         row = Board.read(board).row(served)
-        save_retriever(run / "retriever", RetrievalDataset.read(dataset), row, progress=progress)
+        opened = RetrievalDataset.read(dataset)
+        save_retriever(run / "retriever", opened, row, progress=progress, settings=config.models)
         return {"chosen": UNLABELLED_NOTE if unlabelled else fusion_note(row)}
 
     def write_curve() -> Json:
@@ -375,7 +384,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return {"advice": found.advice}
 
     return [
-        Step("tune", model, (config.tune,), write_model),
+        Step("tune", model, (config.tune, *decisive(config.model, config.models)), write_model),
         *([Step("blend", blend, (), write_blend)] if unlabelled else []),
         Step("evaluate", board, (config.evaluate, config.verdict, config.general), write_board),
         Step("retriever", run / "retriever", (), write_retriever),

@@ -95,7 +95,7 @@ def write_queries(chunks: Path, target: Path, config: Config, progress: Progress
             fresh = set(one.chunk_ids) - asked
             asked |= fresh
             task.advance(len(fresh))
-    base = open_embedder(config.model, progress=progress) if config.filters.consistency else None
+    base = open_embedder(config.model, config.models, progress=progress) if config.filters.consistency else None
     kept, filters = filter_queries(written, corpus, config.filters, base, progress)
     _write_written(target, kept)
     return {"writer": writer.name, "filters": filters.to_json(), "unfinished": left_undone(writer)}
@@ -115,7 +115,7 @@ def _label_log(corpus: Mapping[str, Chunk], log: str, target: Path, config: Conf
     from vectune.formats import read_queries
     from vectune.training.teacher import dataset_of_log
 
-    base = open_embedder(config.model, progress=progress)
+    base = open_embedder(config.model, config.models, progress=progress)
     dataset = dataset_of_log(corpus, read_queries(log), base, config.teacher, progress)
     labelled = dataset.qrels["train"].items()
     _write_written(target, [WrittenQuery(dataset.queries[query], tuple(chunks)) for query, chunks in labelled])

@@ -4,6 +4,7 @@ A retriever folder holds ``retriever.json``, ``bm25/`` and ``vectors.npy`` (as f
 
     {"vectune": "0.1.0", "kind": "hybrid" | "dense" | "bm25", "weight": 0.7,   weight of BM25's z-score
      "model": NAME | null, "fingerprint": "...", "dim": 384,
+     "models": {NAME: settings of a model behind an API, without its key},
      "bm25": {"language": "en", "k1": 1.5, "b": 0.75} | null,
      "dataset": "../dataset",                      where the chunks' texts are, relative to this folder
      "chunks": 699, "corpus": "sha-256 of the chunks' ids and contents",
@@ -23,12 +24,14 @@ from typing import TYPE_CHECKING
 
 from vectune.board import Row, figure
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.options import DEFAULTS
 from vectune.errors import DatasetError, FingerprintError, InputError
 from vectune.progress import SILENT, Progress
 from vectune.records import Chunk
 from vectune.runs import Json, write_json, writing
 
 if TYPE_CHECKING:
+    from vectune.embedders.settings import Settings
     from vectune.products import Floats
     from vectune.protocols import Embedder
     from vectune.rankers import Ranker
@@ -47,12 +50,16 @@ class Hit:
 class Retriever:
     """Answers queries from a retriever folder. Open one with ``Retriever.open``."""
 
-    def __init__(self, folder: Path, facts: Json, dataset: RetrievalDataset) -> None:
-        self.folder, self.facts, self.dataset = folder, facts, dataset
+    def __init__(self, folder: Path, facts: Json, dataset: RetrievalDataset, settings: Settings = DEFAULTS) -> None:
+        self.folder, self.facts, self.dataset, self.settings = folder, facts, dataset, settings
 
     @classmethod
-    def open(cls, path: str | Path) -> Retriever:
+    def open(cls, path: str | Path, settings: Settings = DEFAULTS) -> Retriever:
         """Open a retriever folder, or the one in a run folder.
+
+        Args:
+            path: the folder.
+            settings: how a model behind an API is asked, over what the folder keeps; see ``open_embedder``.
 
         Raises:
             InputError: there is none.
@@ -74,7 +81,7 @@ class Retriever:
             raise DatasetError(
                 f"{place}: its chunks have changed since the retriever was made.", "Run vectune run again."
             )
-        return cls(folder, facts, dataset)
+        return cls(folder, facts, dataset, settings)
 
     def search(self, query: str, k: int = 10) -> list[Hit]:
         """The best ``k`` chunks for a query, best first; fewer where nothing more is found.
@@ -109,10 +116,12 @@ class Retriever:
         if self.facts["kind"] == "bm25":
             return None
         from vectune.embedders.factory import open_embedder
+        from vectune.embedders.settings import kept_settings
 
         name = str(self.facts["model"])
         inside = (self.folder / name).resolve()
-        embedder = open_embedder(str(inside) if inside.is_dir() else name, cache=False)
+        settings = kept_settings(name, self.facts, self.settings, self.folder / RETRIEVER_FILE)
+        embedder = open_embedder(str(inside) if inside.is_dir() else name, settings, cache=False)
         if embedder.fingerprint != self.facts["fingerprint"]:
             raise FingerprintError(
                 f"{name} is not the model whose vectors {self.folder} holds.",
@@ -138,7 +147,13 @@ class Retriever:
 
 
 def save_retriever(
-    target: Path, dataset: RetrievalDataset, row: Row, *, cache: bool = True, progress: Progress = SILENT
+    target: Path,
+    dataset: RetrievalDataset,
+    row: Row,
+    *,
+    cache: bool = True,
+    progress: Progress = SILENT,
+    settings: Settings = DEFAULTS,
 ) -> Retriever:
     """Write the retriever that a hybrid row stands for: with the weight 0 vectors alone, with 1 BM25 alone.
 
@@ -148,11 +163,13 @@ def save_retriever(
         row: a row of the board named ``hybrid:NAME`` or ``bm25`` or an embedder's name.
         cache: look the corpus's vectors up in the cache, where the evaluation left them.
         progress: counts the chunks that are embedded.
+        settings: how the row's model is opened; what an API was asked with is kept.
 
     Raises:
         DatasetError: the dataset is only in memory.
     """
     from vectune import __version__
+    from vectune.embedders.settings import table_of
     from vectune.encoding import EncodedDataset, truncated
     from vectune.rankers import parse_name
 
@@ -161,7 +178,8 @@ def save_retriever(
     name = parse_name(row.name)
     weight = float(row.details.get("weight", 0.0 if name.model else 1.0))
     kind = "bm25" if weight == 1 else "dense" if weight == 0 else "hybrid"
-    encoded = EncodedDataset(dataset, language=row.details.get("language", "en"), cache=cache, progress=progress)
+    language = row.details.get("language", "en")
+    encoded = EncodedDataset(dataset, language=language, cache=cache, progress=progress, settings=settings)
     facts: Json = {"vectune": __version__, "kind": kind, "weight": weight, "model": None, "bm25": None}
     with writing(target) as beside:
         beside.mkdir(parents=True)
@@ -170,7 +188,7 @@ def save_retriever(
             vectors = truncated(encoder.corpus, name.dims, row.name) if name.dims else encoder.corpus
             _save_vectors(beside / "vectors.npy", vectors)
             facts |= {"model": _relative(name.model, target), "fingerprint": encoder.embedder.fingerprint}
-            facts |= {"dim": int(vectors.shape[1]), "dims": name.dims}
+            facts |= {"dim": int(vectors.shape[1]), "dims": name.dims, "models": table_of(encoder.embedder)}
         if kind != "dense":
             bm25 = encoded.bm25
             bm25.save(beside / "bm25")
@@ -179,7 +197,7 @@ def save_retriever(
         facts |= {"corpus": corpus_hash(dataset)}
         facts |= {key: row.details[key] for key in ("chosen_on", "queries", "curve") if key in row.details}
         write_json(beside / RETRIEVER_FILE, facts)
-    return Retriever(target, facts, dataset)
+    return Retriever(target, facts, dataset, settings)
 
 
 def fusion_note(row: Row) -> str:

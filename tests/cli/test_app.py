@@ -6,46 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from vectune.cli.app import main
-
-
-@dataclass
-class Shown:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Shown]
-
-
-@pytest.fixture
-def vectune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> Shown:
-        monkeypatch.setattr(sys, "argv", ["vectune", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Shown(code, captured.out, captured.err)
-
-    return call
-
-
-def refused(shown: Shown, *words: str, code: int = 2) -> None:
-    """One clear message with these words, the right exit code, no traceback."""
-    assert shown.code == code, shown
-    assert "Traceback" not in shown.err
-    for word in words:
-        assert word in " ".join(shown.err.split()), shown.err
+from calling import Run, refused
 
 
 @pytest.fixture

@@ -126,8 +126,8 @@ def test_dimensions_and_role_fields_and_prompts_are_sent(server: OpenAIServer) -
     asked = options(
         server,
         dimensions=8,
-        query_fields=(("input_type", "query"),),
-        document_fields=(("input_type", "passage"), ("truncate", "NONE")),
+        query_fields={"input_type": "query"},
+        document_fields={"input_type": "passage", "truncate": "NONE"},
         query_prompt="find: ",
     )
     embedder = HTTPEmbedder("small", asked)
@@ -145,7 +145,7 @@ def test_azure_is_asked_at_the_address_of_a_deployment_with_its_own_key_header()
         azure: dict[str, Any] = {
             "base_url": address,
             "key_header": "api-key",
-            "url_parameters": (("api-version", "2024-10-21"),),
+            "url_parameters": {"api-version": "2024-10-21"},
         }
         embedder = HTTPEmbedder("small", EmbedOptions(api_key="azure-key", **azure))
         np.testing.assert_allclose(embedder.embed_documents(TEXTS[:3]), expected(TEXTS[:3]), atol=1e-6)
@@ -254,7 +254,7 @@ def test_the_fingerprint_holds_all_that_vectors_depend_on(server: OpenAIServer) 
         HTTPEmbedder("large", options(server)),
         HTTPEmbedder("small", options(server, dimensions=8)),
         HTTPEmbedder("small", options(server, query_prompt="find: ")),
-        HTTPEmbedder("small", options(server, query_fields=(("input_type", "query"),))),
+        HTTPEmbedder("small", options(server, query_fields={"input_type": "query"})),
     ]
     assert len({kind.fingerprint for kind in kinds}) == len(kinds)
     assert kinds[0].fingerprint == HTTPEmbedder("small", options(server, concurrency=1, timeout=9.0)).fingerprint

@@ -59,11 +59,11 @@ def test_vectors_are_the_embedders(tiny_bert: Path) -> None:
 
 
 def test_to_dict_keeps_options_but_no_key(tiny_bert: Path) -> None:
-    options = EmbedOptions(dimensions=16, api_key="secret", query_fields=(("input_type", "query"),))
+    options = EmbedOptions(dimensions=16, api_key="secret", query_fields={"input_type": "query"})
     saved = VectuneDocumentEmbedder(str(tiny_bert), options, meta_fields_to_embed=["title"]).to_dict()
     assert "secret" not in str(saved)
     again = VectuneDocumentEmbedder.from_dict(saved)
-    assert again.options == EmbedOptions(dimensions=16, query_fields=(("input_type", "query"),))
+    assert again.options == EmbedOptions(dimensions=16, query_fields={"input_type": "query"})
     assert again.to_dict() == saved and again.meta_fields_to_embed == ["title"]
     assert len(VectuneTextEmbedder(str(tiny_bert), options).run("a")["embedding"]) == 16
 

@@ -16,17 +16,22 @@ def bridge(
     share: Annotated[float, typer.Option(help="Share of the chunks that the new model embeds.", min=0, max=1)] = 0.05,
     most: Annotated[int, typer.Option(help="But no more chunks than this.", min=10)] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of training.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="A TOML file; its [models] say how APIs are asked.")] = None,
 ) -> None:
     """A map between two models' spaces, learnt from a sample: no need to embed everything again before serving."""
     from vectune.bridge import MOVED, BridgeOptions, build_bridge
+    from vectune.config import read_config
     from vectune.embedders.factory import open_embedder
+    from vectune.embedders.settings import keep_settings
     from vectune.formats import open_dataset
     from vectune.progress import Progress
 
     progress = Progress()
-    embedders = [open_embedder(name, progress=progress) for name in (old, new)]
+    models = read_config(config).models
+    embedders = [open_embedder(name, models, progress=progress) for name in (old, new)]
     options = BridgeOptions(sample=share, most=most)
     found = build_bridge(embedders[0], embedders[1], open_dataset(sample), out, seed, options, progress)
+    keep_settings(out, *embedders)
     print(f"{out}: learnt from {found.sampled} chunks that both models embedded, in {found.seconds:.0f} s")
     labels = {
         "old": "old queries on old vectors",

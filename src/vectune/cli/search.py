@@ -20,12 +20,14 @@ def search(
         str | None, typer.Argument(help="What to look for; without it, each line of standard input.")
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many chunks.", min=1)] = 5,
+    config: Annotated[Path | None, typer.Option(help="A TOML file; its [models] say how APIs are asked.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object for each query, with whole chunks.")] = False,
 ) -> None:
     """Ask the documents of a run, with what was best on dev."""
+    from vectune.config import read_config
     from vectune.retriever import Retriever
 
-    retriever = Retriever.open(run)
+    retriever = Retriever.open(run, read_config(config).models)
     queries = [query] if query is not None else (line.strip() for line in sys.stdin)
     for text in queries:
         if text:

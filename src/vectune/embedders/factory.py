@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vectune.embedders.cached import CachedEmbedder
-from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.models import API, ARTIFACT_FILE
 from vectune.embedders.options import DEFAULTS, EmbedOptions
+from vectune.embedders.settings import Settings, kept_settings, settings_of
 from vectune.errors import ModelError
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
@@ -19,14 +20,15 @@ Source: TypeAlias = "str | Path | Embedder | tuple[EmbedFunction, EmbedFunction]
 
 
 def open_embedder(
-    source: Source, options: EmbedOptions = DEFAULTS, cache: bool = True, progress: Progress = SILENT
+    source: Source, options: Settings = DEFAULTS, cache: bool = True, progress: Progress = SILENT
 ) -> Embedder:
     """The embedder that ``source`` names.
 
     Args:
         source: ``all-MiniLM-L6-v2``, a hub id, a model folder, a folder that ``tune`` wrote, ``openai:NAME``, an
             Embedder (given back as it is, with the cache around it), or two functions (queries, documents).
-        options: see ``EmbedOptions``.
+        options: see ``EmbedOptions``; or a table of them by models' names, as a configuration has it. An artifact's
+            base is opened as the artifact keeps it, but for what is given here.
         cache: look vectors up in the cache on disk, and keep new ones there.
         progress: counts the texts that are embedded.
 
@@ -36,10 +38,11 @@ def open_embedder(
     """
     if isinstance(source, str | Path) and is_artifact(source):
         return _open_artifact(Path(source).expanduser(), options, cache, progress)
-    embedder = _open(source, options)
+    own = settings_of(str(source) if isinstance(source, str | Path) else "", options)
+    embedder = _open(source, own)
     if not cache or hasattr(embedder, "inner"):
         return embedder
-    return CachedEmbedder(embedder, progress, options.cache_gib)
+    return CachedEmbedder(embedder, progress, own.cache_gib)
 
 
 def is_artifact(name: str | Path) -> bool:
@@ -55,10 +58,10 @@ def _open(source: Source, options: EmbedOptions) -> Embedder:
     if isinstance(source, Embedder):
         return source
     name = str(source)
-    if name.startswith("openai:"):
+    if name.startswith(API):
         from vectune.embedders.http import HTTPEmbedder
 
-        return HTTPEmbedder(name.removeprefix("openai:"), options)
+        return HTTPEmbedder(name.removeprefix(API), options)
     if name == "bm25" or name.startswith("hybrid:"):
         raise ModelError(f"'{name}' has no vectors: it is only for evaluation.")
     from vectune.embedders.local import LocalEmbedder
@@ -66,27 +69,29 @@ def _open(source: Source, options: EmbedOptions) -> Embedder:
     return LocalEmbedder(name, options)
 
 
-def _open_artifact(folder: Path, options: EmbedOptions, cache: bool, progress: Progress) -> Embedder:
+def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progress) -> Embedder:
     """A folder that ``tune`` wrote: a model of its own, or an adapter over its base, whose vectors are cached."""
     try:
-        kind = json.loads((folder / ARTIFACT_FILE).read_text(encoding="utf-8"))["kind"]
+        marker = json.loads((folder / ARTIFACT_FILE).read_text(encoding="utf-8"))
+        kind = marker["kind"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / ARTIFACT_FILE}: is not what vectune wrote ({error}).") from error
     if kind in ("full", "lora"):
-        embedder = _open(str(folder), options)
-        return CachedEmbedder(embedder, progress, options.cache_gib) if cache else embedder
+        own = settings_of(str(folder), options)
+        embedder = _open(str(folder), own)
+        return CachedEmbedder(embedder, progress, own.cache_gib) if cache else embedder
+
+    def open_base(name: str) -> Embedder:
+        return open_embedder(name, kept_settings(name, marker, options, folder / ARTIFACT_FILE), cache, progress)
+
     if kind == "blend":
         from vectune.blend import open_blend
 
-        return open_blend(folder, lambda name: open_embedder(name, options, cache, progress))
+        return open_blend(folder, open_base)
     if kind == "words":
         from vectune.words import open_words
 
-        return open_words(
-            folder,
-            lambda name: open_embedder(name, options, cache, progress),
-            lambda inner: open_embedder(inner, options, cache, progress),
-        )
+        return open_words(folder, open_base, lambda inner: open_embedder(inner, options, cache, progress))
     from vectune.adapters import open_artifact
 
-    return open_artifact(folder, lambda name: open_embedder(name, options, cache, progress))
+    return open_artifact(folder, open_base)

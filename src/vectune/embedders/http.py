@@ -1,9 +1,9 @@
 """HTTPEmbedder: a model behind any OpenAI-compatible ``/v1/embeddings``.
 
 OpenAI, vLLM, TEI, Ollama; Azure, whose deployments have addresses of their own:
-``EmbedOptions(base_url="https://…/openai/deployments/NAME", key_header="api-key", url_parameters=(("api-version",
-"2024-10-21"),))``; also Cohere-, Voyage- and NVIDIA-style servers, whose roles are further fields of the request:
-``EmbedOptions(query_fields=(("input_type", "query"),), document_fields=(("input_type", "passage"),))``.
+``EmbedOptions(base_url="https://…/openai/deployments/NAME", key_header="api-key", url_parameters={"api-version":
+"2024-10-21"})``; also Cohere-, Voyage- and NVIDIA-style servers, whose roles are further fields of the request:
+``EmbedOptions(query_fields={"input_type": "query"}, document_fields={"input_type": "passage"})``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class HTTPEmbedder:
         self.options = options
         self.name = f"openai:{model}"
         self.address = server_address(options.base_url)
-        key = api_key(self.address, options.api_key, "OPENAI_API_KEY")
+        key = api_key(self.address, options.api_key, options.key_variable)
         retries = Retries(attempts=options.max_retries + 1)
         self._endpoint = EmbeddingEndpoint(
             model,
@@ -62,7 +62,7 @@ class HTTPEmbedder:
             encoding=options.encoding,
             dimensions=options.dimensions,
             key_header=options.key_header,
-            url_parameters=dict(options.url_parameters),
+            url_parameters=options.url_parameters,
         )
         self._batch_texts = options.batch_texts
         self._background = Background()
@@ -89,7 +89,7 @@ class HTTPEmbedder:
                 "model": self._endpoint.model,
                 "dimensions": options.dimensions,
                 "prompts": [options.query_prompt or "", options.document_prompt or ""],
-                "fields": [sorted(options.query_fields), sorted(options.document_fields)],
+                "fields": [sorted(options.query_fields.items()), sorted(options.document_fields.items())],
             }
         )
 

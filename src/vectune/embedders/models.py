@@ -16,6 +16,7 @@ from pathlib import Path
 from vectune.errors import ModelError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+API = "openai:"  # in front of the names of models behind an API
 DEFAULT_NAMES = (DEFAULT_MODEL, "all-MiniLM-L6-v2")
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 ARTIFACT_FILE = "vectune.json"  # in every folder that tune wrote

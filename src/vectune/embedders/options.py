@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
+FieldValue: TypeAlias = str | int | float | bool  # of a field in a request's body
 Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -22,11 +24,12 @@ class EmbedOptions:
         dimensions: leading dimensions to keep (Matryoshka), also asked of an API; None = all.
         query_prompt, document_prompt: put before each text; None = the model's own prompts (none for an API).
         base_url: address of an OpenAI-compatible API up to ``/v1``; None = ``OPENAI_BASE_URL``, or OpenAI's.
-        api_key: None = ``OPENAI_API_KEY``. Never written to disk.
-        query_fields, document_fields: further fields of an API's request body for each role, as (name, value) pairs:
-            ``(("input_type", "query"),)``.
+        api_key: None = what ``key_variable`` holds. Never written to disk.
+        key_variable: environment variable that holds the key.
+        query_fields, document_fields: further fields of an API's request body for each role:
+            ``{"input_type": "query"}``.
         key_header: an API's header that carries the key, where a bearer token is not what it reads: ``api-key``.
-        url_parameters: put behind the address of an API's requests, as (name, value) pairs.
+        url_parameters: put behind the address of an API's requests: ``{"api-version": "2024-10-21"}``.
         concurrency: API requests in flight at once.
         batch_texts: texts in one API request at most.
         request_tokens: estimated tokens in one API request at most.
@@ -46,10 +49,11 @@ class EmbedOptions:
     document_prompt: str | None = None
     base_url: str | None = None
     api_key: str | None = None
-    query_fields: tuple[tuple[str, str | int | float | bool], ...] = ()
-    document_fields: tuple[tuple[str, str | int | float | bool], ...] = ()
+    key_variable: str = "OPENAI_API_KEY"
+    query_fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    document_fields: Mapping[str, FieldValue] = field(default_factory=dict)
     key_header: str | None = None
-    url_parameters: tuple[tuple[str, str], ...] = ()
+    url_parameters: Mapping[str, str] = field(default_factory=dict)
     concurrency: int = 8
     batch_texts: int = 256
     request_tokens: int = 60_000

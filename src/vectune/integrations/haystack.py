@@ -12,12 +12,13 @@ Haystack 3 opens a pipeline's file only with modules it is told to trust:
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.embedders.options import DEFAULTS, EmbedOptions
+from vectune.embedders.settings import options_from, to_keep
 from vectune.errors import MissingExtraError, UsageError
 
 try:
@@ -69,7 +70,7 @@ class VectuneTextEmbedder:
 
     def to_dict(self) -> dict[str, Any]:
         """What a pipeline's file keeps."""
-        saved: dict[str, Any] = default_to_dict(self, model=self.model, options=_saved(self.options), cache=self.cache)
+        saved: dict[str, Any] = default_to_dict(self, model=self.model, options=to_keep(self.options), cache=self.cache)
         return saved
 
     @classmethod
@@ -137,7 +138,7 @@ class VectuneDocumentEmbedder:
         saved: dict[str, Any] = default_to_dict(
             self,
             model=self.model,
-            options=_saved(self.options),
+            options=to_keep(self.options),
             cache=self.cache,
             meta_fields_to_embed=self.meta_fields_to_embed,
             embedding_separator=self.embedding_separator,
@@ -151,17 +152,8 @@ class VectuneDocumentEmbedder:
         return component
 
 
-def _saved(options: EmbedOptions) -> dict[str, Any]:
-    """What differs from the defaults, without the key."""
-    usual = asdict(DEFAULTS)
-    return {name: value for name, value in asdict(options).items() if value != usual[name] and name != "api_key"}
-
-
 def _opened(data: dict[str, Any]) -> dict[str, Any]:
-    """With options as ``EmbedOptions``; lists from a file become tuples again."""
+    """With options as ``EmbedOptions``."""
     parameters = dict(data.get("init_parameters", {}))
-    fields = dict(parameters.get("options") or {})
-    for name in ("query_fields", "document_fields"):
-        if name in fields:
-            fields[name] = tuple((str(key), value) for key, value in fields[name])
-    return {**data, "init_parameters": {**parameters, "options": EmbedOptions(**fields)}}
+    options = options_from(parameters.get("options") or {}, str(data.get("type")))
+    return {**data, "init_parameters": {**parameters, "options": options}}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.options import EmbedOptions
+from vectune.embedders.settings import keep_settings
 from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.splits import train_pool
@@ -21,15 +24,23 @@ def tune_with(
     options: TuneOptions = TuneOptions(),
     progress: Progress = SILENT,
     work: Path | None = None,
+    models: Mapping[str, EmbedOptions] = MappingProxyType({}),
 ) -> TuneResult:
-    """Tune by the method that the options name; arguments, result and errors as in ``finetune``."""
+    """Tune by the method that the options name; arguments, result and errors as in ``finetune``.
+
+    Args:
+        models: settings of models behind an API, by name; kept in the artifact, without the key.
+    """
     method = options.method or default_method(dataset)
     tune = over_vectors(method, options.keep_index)
     if tune is None:
         from vectune.training.finetune import finetune
 
         return finetune(dataset, out, replace(options, method=method), progress, work)
-    return tune(dataset, out, open_embedder(options.model, progress=progress), options.seed, progress=progress)
+    base = open_embedder(options.model, models, progress=progress)
+    result = tune(dataset, out, base, options.seed, progress=progress)
+    keep_settings(out, base)
+    return result
 
 
 def default_method(dataset: RetrievalDataset) -> Method:
