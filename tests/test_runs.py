@@ -119,6 +119,14 @@ def test_work_folder_is_kept_after_an_error_and_removed_after_success(tmp_path: 
     assert not work.exists()
 
 
+def test_work_folder_goes_where_nothing_is_in_it_that_took_time(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), work_folder(tmp_path / "out") as work:
+        (work / "lora.work").mkdir()
+        (work / "lora.work" / "precision.json").write_text("{}")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
 def _try_lock(folder: Path) -> None:
     try:
         with locked(folder):

@@ -253,10 +253,13 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
         progress: where to report; None writes ``events.jsonl`` in the run directory and shows nothing.
     """
     target = Path(out)
+    from vectune.training.methods import checked_method
+
     check_output(target, marker="run.json")
     check_inputs(paths)
     progress = progress or Progress(target / "events.jsonl", terminal=False)
     config = config.seeded().limited(RUN_MINUTES)
+    checked_method(config.tune)  # before anything is paid for
     with locked(target):
         if not (target / "run.json").exists():
             write_run_file(target, paths, config)
@@ -333,21 +336,20 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
 
 def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
     """dataset → tuned model → board and verdict → retriever → curve, if asked for → report."""
+    from vectune.training.methods import checked_method, tune_with
+
     dataset, model, blend, board = run / "dataset", run / "model", run / "blend", run / "board.json"
     unlabelled = config.llm is None and config.tune.method is None
+    method = checked_method(config.tune)
     served = str(blend) if unlabelled else f"hybrid:{model}"
     rows = ["bm25", config.model, *([served] if unlabelled else []), f"hybrid:{model}", str(model)]
 
     def write_model() -> Json:
-        from vectune.training.methods import tune_with
-
-        options = replace(config.tune, method=config.tune.method or "full")
+        options = replace(config.tune, method=method)
         work = run / "work" / "tune"
         return tune_with(RetrievalDataset.read(dataset), model, options, progress, work, config.models).to_json()
 
     def write_blend() -> Json:
-        from vectune.training.methods import tune_with
-
         options = replace(config.tune, method="blend")
         return tune_with(RetrievalDataset.read(dataset), blend, options, progress, models=config.models).to_json()
 
@@ -378,7 +380,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return {"chosen": UNLABELLED_NOTE if unlabelled else fusion_note(row)}
 
     def write_curve() -> Json:
-        options = replace(config.tune, method=config.tune.method or "full")
+        options = replace(config.tune, method=method)
         found = curve(dataset, replace(config, tune=options), whole=model, progress=progress)
         write_json(run / "curve.json", found.to_json())
         return {"advice": found.advice}

@@ -153,18 +153,27 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+TRIFLES = (".lock", "precision.json")  # in a work folder: made again within a second
+
+
 @contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
     """A folder beside ``target`` for what is half done: kept after an error or a kill, removed when all went well.
 
-    Of the processes that torchrun starts, the first one holds it for all.
+    It goes after an error, too, where nothing is in it yet that took time: a model's name that was mistyped leaves no
+    trace. Of the processes that torchrun starts, the first one holds it for all.
     """
     work = target.with_name(f".{target.name}.work")
     if os.environ.get("RANK", "0") != "0":
         yield work
         return
     with locked(work):
-        yield work
+        try:
+            yield work
+        except BaseException:
+            if all(path.name in TRIFLES for path in work.rglob("*") if path.is_file()):
+                remove(work)
+            raise
         remove(work)
 
 

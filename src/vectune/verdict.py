@@ -31,7 +31,7 @@ from typing import Literal
 
 from vectune.board import Board, Row, figure
 from vectune.dataset import RetrievalDataset
-from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.models import ARTIFACT_FILE, behind_api
 from vectune.errors import UsageError
 from vectune.metrics import mean
 from vectune.rankers import parse_name
@@ -276,7 +276,7 @@ def shipping_cost(board: Board, base: str, row: Row) -> Cost:
         return Cost(0, 0.0, 0.0)
     speed = row.costs.documents_per_second
     minutes = round(board.corpus / speed / 60, 2) if speed else None
-    return Cost(board.corpus, minutes, row.costs.money if name.model.startswith("openai:") else 0.0)
+    return Cost(board.corpus, minutes, row.costs.money if behind_api(name.model) else 0.0)
 
 
 def artifact_kind(name: str) -> str:

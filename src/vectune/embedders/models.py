@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,10 +17,15 @@ from pathlib import Path
 from vectune.errors import ModelError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-API = "openai:"  # in front of the names of models behind an API
 DEFAULT_NAMES = (DEFAULT_MODEL, "all-MiniLM-L6-v2")
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 ARTIFACT_FILE = "vectune.json"  # in every folder that tune wrote
+API = "openai:"  # how the name of a model behind an API begins
+
+
+def behind_api(name: str) -> bool:
+    """Whether the name is that of a model behind an API, whose weights nobody but its owner can train."""
+    return name.startswith(API)
 
 
 def model_path(name: str) -> str:
@@ -37,6 +43,10 @@ def model_path(name: str) -> str:
         raise ModelError(f"{name} is a file, not a model folder or a model's name.")
     if name.startswith((".", "/", "~")):
         raise ModelError(f"{name}: no such model folder.")
+    if name == "bm25" or name.startswith(("hybrid:", API)):
+        raise ModelError(
+            f"{name} is no local model: it has no weights here.", "Name a model on this machine or the hub."
+        )
     hub_id = name if "/" in name else f"sentence-transformers/{name}"
     cached = _cached_on_disk(hub_id)
     if cached:
@@ -48,8 +58,15 @@ def model_path(name: str) -> str:
 
 def _cached_on_disk(hub_id: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    config = try_to_load_from_cache(hub_id, "modules.json")
+    try:
+        config = try_to_load_from_cache(hub_id, "modules.json")
+    except HFValidationError as error:
+        raise ModelError(
+            f"'{hub_id}' cannot be a model's name: the hub allows letters, digits, '-', '_' and '.', and one '/'.",
+            "Give the folder of a model, a name from the hub, or openai:NAME for a model behind an API.",
+        ) from error
     return str(Path(config).parent) if isinstance(config, str) else None
 
 
@@ -115,14 +132,23 @@ def _fetch(hub_id: str, name: str) -> Path:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
             f"{name}: there is no folder and no model on the hub of this name ({hub_id}).",
-            "For a model behind an API write openai:NAME.",
+            f"{_meant(name)}For a model behind an API write openai:NAME.",
         ) from error
     except OSError as error:
-        raise ModelError(f"{name}: not on this machine, and the model hub cannot be reached.", OFFLINE_HINT) from error
+        raise ModelError(
+            f"{name}: not on this machine, and the model hub cannot be reached.", _meant(name) + OFFLINE_HINT
+        ) from error
     except Exception as error:  # the hub's client raises its HTTP library's own errors, whichever that is
         if "Connect" not in type(error).__name__ and "Timeout" not in type(error).__name__:
             raise
-        raise ModelError(f"{name}: not on this machine, and the model hub cannot be reached.", OFFLINE_HINT) from error
+        raise ModelError(
+            f"{name}: not on this machine, and the model hub cannot be reached.", _meant(name) + OFFLINE_HINT
+        ) from error
+
+
+def _meant(name: str) -> str:
+    near = get_close_matches(name, DEFAULT_NAMES, n=1, cutoff=0.8)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 NO_EMBEDDERS = ("Classification", "QuestionAnswering", "ObjectDetection", "Segmentation", "ConditionalGeneration")

@@ -16,7 +16,7 @@ from vectune import bulk
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.machine import crowded_note, fast_bf16
-from vectune.errors import ModelError, UsageError
+from vectune.errors import ModelError, TrainingError, UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
 from vectune.splits import with_dev
@@ -68,7 +68,7 @@ def finetune(
         DatasetError: too little to train on.
         ModelError: the model cannot be opened or is none that can be trained.
         OutputError: ``out`` holds something else.
-        TrainingError: memory ran out.
+        TrainingError: memory ran out, or the loss diverged before anything was better than the base.
     """
     check_output(out, marker="vectune.json")
     work = work or out.with_name(f".{out.name}.work")
@@ -116,7 +116,7 @@ def _auto(
     teacher: Teacher | None,
     world: World,
 ) -> TuneResult:
-    """LoRA first; then every weight, and what dev prefers is kept."""
+    """LoRA first; where dev gains by it, every weight, and what dev prefers is kept."""
     share = options.max_minutes / 2 if options.max_minutes else None
     results = []
     for method in ("lora", "full"):
@@ -125,6 +125,8 @@ def _auto(
         if (folder / "vectune.json").exists():  # finished before the run was killed
             results.append(read_result(folder))
             continue
+        if results and results[-1].dev_after <= results[-1].dev_before:
+            break
         try:
             results.append(Tuning(dataset, own, progress, work / f"{method}.work", teacher, world).into(folder))
         except ModelError:  # no transformer, so no LoRA; what keeps the model from opening meets the next one, too
@@ -136,9 +138,10 @@ def _auto(
         remove(out)
         best.path.rename(out)
     note = "; ".join(f"{result.method} {result.dev_after:.3f}" for result in results)
-    return dataclasses.replace(
-        best, path=out, notes=(*best.notes, f"auto kept {best.method}: nDCG@10 on dev was {note}.")
-    )
+    note = f"auto kept {best.method}: nDCG@10 on dev was {note}."
+    if results[-1].method == "lora":
+        note += " LoRA gained nothing there, so training every weight was not tried."
+    return dataclasses.replace(best, path=out, notes=(*best.notes, note))
 
 
 @dataclass
@@ -176,6 +179,12 @@ class Tuning:
             start = loop.weights()
             loop.run(ground.dev_before, ground.check_seconds, time.perf_counter() - started)
             weights, dev_after, kept = choose(loop, start, ground.dev_base, self.progress)
+            if loop.state.diverged and kept == "base":
+                remove(self.work)  # a second start would only stop at the same step
+                raise TrainingError(
+                    f"training diverged before it was any better than the base: {loop.state.stopped}.",
+                    "Set tune.rate to a third of what it is (--explain shows it) or tune.warmup to 0.3 in --config.",
+                )
             loop.put(weights)
         result = TuneResult(
             path=out,

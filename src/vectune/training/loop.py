@@ -53,6 +53,7 @@ class State:
         curve: (step, value) of every look at dev.
         losses: the first step's loss, and the running mean of the later ones.
         stopped: why the run ended early; empty otherwise.
+        diverged: whether that was the loss.
     """
 
     step: int = 0
@@ -66,6 +67,7 @@ class State:
     curve: list[list[float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     stopped: str = ""
+    diverged: bool = False
 
     def diverging(self, loss: float) -> bool:
         """Take in a step's loss; true where the running mean is far above where it began."""
@@ -186,7 +188,7 @@ class Loop:
             group["lr"] = rate
         value = self._backward_in_memory(batch)
         if not math.isfinite(value):
-            self.state.stopped = f"the loss became {value} at step {self.state.step + 1}; try a lower rate, or fp32"
+            self._stop(f"the loss became {value} at step {self.state.step + 1}; try a lower rate, or fp32")
             self.optimizer.zero_grad(set_to_none=True)
             return
         if self.anchor is not None and self.world.first:  # gradients of all processes are added up
@@ -199,7 +201,7 @@ class Loop:
         self.state.step += 1
         if self.state.diverging(value):
             first, mean = self.state.losses
-            self.state.stopped = f"the loss rose from {first:.2f} to {mean:.2f}; try a lower rate or a longer warmup"
+            self._stop(f"the loss rose from {first:.2f} to {mean:.2f}; try a lower rate or a longer warmup")
         seconds = time.perf_counter() - started
         pairs = len(batch.queries) / seconds
         self.progress.event(
@@ -207,6 +209,9 @@ class Loop:
             seconds=round(seconds, 3),
         )  # fmt: skip
         task.advance(1, f"loss {value:.3f}, {pairs:.1f} pairs/s, dev {self.state.best:.3f}")
+
+    def _stop(self, why: str) -> None:
+        self.state.stopped, self.state.diverged = why, True
 
     def _backward_in_memory(self, batch: Batch) -> float:
         """Gradients of a batch; where memory runs out, again in smaller pieces, down to a text at a time."""

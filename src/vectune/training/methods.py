@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.models import behind_api
 from vectune.embedders.options import EmbedOptions
 from vectune.embedders.settings import keep_settings
 from vectune.errors import UsageError
@@ -31,7 +32,7 @@ def tune_with(
     Args:
         models: settings of models behind an API, by name; kept in the artifact, without the key.
     """
-    method = options.method or default_method(dataset)
+    method = method_for(dataset, options)
     tune = over_vectors(method, options.keep_index)
     if tune is None:
         from vectune.training.finetune import finetune
@@ -43,35 +44,54 @@ def tune_with(
     return result
 
 
-def default_method(dataset: RetrievalDataset) -> Method:
-    """What to do where nobody says.
+def method_for(dataset: RetrievalDataset, options: TuneOptions) -> Method:
+    """The method of the options, or what to do where nobody says.
 
     Queries cut from the chunks themselves teach that a query shares its chunk's words, which harms where people's do
     not (docs/unlabelled.md); the blend learns from the corpus alone.
-    """
-    cut = all(query.writer == "extractive" for query in dataset.queries.values())
-    return "blend" if cut else "full"
-
-
-def over_vectors(method: Method, keep_index: bool) -> Callable[..., TuneResult] | None:
-    """The function of a method that works over an embedder's vectors; None for those that train the whole model.
 
     Raises:
-        UsageError: the index is to be kept, and the method needs every document embedded again.
+        UsageError: the model is behind an API, and the method trains its weights.
     """
-    from vectune.training.adapter import tune_adapter
-    from vectune.training.blend import tune_blend
-    from vectune.training.query import tune_keeping_index, tune_query_encoder
+    cut = all(query.writer == "extractive" for query in dataset.queries.values())
+    own = options.method is None and not options.keep_index
+    return "blend" if cut and own else checked_method(options)
 
-    keeping: dict[Method, Callable[..., TuneResult]] = {"adapter": tune_adapter, "query": tune_query_encoder}
-    if not keep_index:
-        return {**keeping, "blend": tune_blend}.get(method)
-    if method != "auto" and method not in keeping:
+
+def checked_method(options: TuneOptions) -> Method:
+    """The method for labelled queries: as asked; else every weight, or an adapter where the weights are behind an API.
+
+    Raises:
+        UsageError: the method trains weights that are behind an API, or documents' vectors that are to be kept.
+    """
+    method = options.method or ("auto" if options.keep_index or behind_api(options.model) else "full")
+    if options.keep_index and method not in ("auto", "adapter", "query"):
         raise UsageError(
             f"--keep-index: the method '{method}' needs every document embedded again.",
             "Use --method auto, adapter or query.",
         )
-    return {**keeping, "auto": tune_keeping_index}[method]
+    if not behind_api(options.model):
+        return method
+    if method in ("full", "lora", "query"):
+        raise UsageError(
+            f"--method {method} trains weights, and those of '{options.model}' are behind an API.",
+            "Use --method adapter: it works over any embedder, and documents keep their vectors.",
+        )
+    return "adapter" if method == "auto" and not options.keep_index else method
+
+
+def over_vectors(method: Method, keep_index: bool) -> Callable[..., TuneResult] | None:
+    """The function of a method that works over an embedder's vectors; None for those that train the whole model."""
+    from vectune.training.adapter import tune_adapter
+    from vectune.training.blend import tune_blend
+    from vectune.training.query import tune_keeping_index, tune_query_encoder
+
+    found: dict[Method, Callable[..., TuneResult]] = {
+        "adapter": tune_adapter,
+        "query": tune_query_encoder,
+        "blend": tune_blend,
+    }
+    return tune_keeping_index if method == "auto" and keep_index else found.get(method)
 
 
 _STEPS = {
@@ -89,7 +109,7 @@ def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, 
         DatasetError: too little to train on.
         UsageError: the index is to be kept, and the method cannot.
     """
-    method = options.method or default_method(dataset)
+    method = method_for(dataset, options)
     found = [("method", str(method), "as asked" if options.method else "from where the queries come")]
     if over_vectors(method, options.keep_index) is None:
         from vectune.training.finetune import explain as explain_finetuning
