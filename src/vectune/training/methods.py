@@ -110,7 +110,8 @@ def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, 
         UsageError: the index is to be kept, and the method cannot.
     """
     method = method_for(dataset, options)
-    found = [("method", str(method), "as asked" if options.method else "from where the queries come")]
+    why = "the model's weights are behind an API" if behind_api(options.model) else "from where the queries come"
+    found = [("method", str(method), "as asked" if options.method == method else why)]
     if over_vectors(method, options.keep_index) is None:
         from vectune.training.finetune import explain as explain_finetuning
 
