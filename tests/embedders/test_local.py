@@ -19,6 +19,7 @@ import models
 from vectune.embedders import models as names
 from vectune.embedders.encoding import Encoding
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.fast import FastBert
 from vectune.embedders.fingerprint import model_fingerprint
 from vectune.embedders.loading import load_model
 from vectune.embedders.local import LocalEmbedder
@@ -289,6 +290,14 @@ def test_weights_and_config_that_do_not_match(
         open_embedder(str(_edited(tiny_bert, tmp_path / "model", "config.json", **fields)))
 
 
+def test_weights_that_were_cut_short(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="a file of weights is damaged"):
+        load_model(str(folder))
+
+
 def test_a_reranker_is_no_embedder(tiny_bert: Path, tmp_path: Path) -> None:
     folder = _edited(tiny_bert, tmp_path / "model", "config.json", architectures=["BertForSequenceClassification"])
     load_model(str(folder))  # with modules.json it is one, whatever it was made from
@@ -333,3 +342,15 @@ def test_attention_scores_of_any_size(tmp_path: Path) -> None:
             layer.attention.self.query.weight.mul_(100)
     theirs = model.encode_document(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(LocalEmbedder(model, FP32).embed_documents(TEXTS), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("score", [-95.0, -88.0, 0.0, 87.0, 88.5, 95.0])
+def test_attention_where_exponentials_fit_and_their_products_do_not(score: float, dtype: torch.dtype) -> None:
+    """exp(87) fits, but ten times as much does not: a model tuned on squad had such scores."""
+    key = torch.tensor([[[score], [score - 1]]], dtype=dtype)
+    value = torch.tensor([[[100.0], [-60.0]]], dtype=dtype)
+    query = torch.ones(1, 1, 1, dtype=dtype)
+    found = FastBert._mix(query, key, value, None).float()
+    expected = torch.softmax((query @ key.transpose(1, 2)).float(), -1) @ value.float()
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 if dtype == torch.float32 else 1.0)

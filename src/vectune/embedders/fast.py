@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Linear = Callable[[Tensor], Tensor]
 LAID_OUT_FOR = 2048  # rows of a typical product; another number works too
+SAFE_SUM = 1e30  # of exponentials; a hundred-millionth of what bf16 and fp32 can hold
 _MATRICES = {0: 1, 2: 3, 6: 7, 8: 9}  # place of each matrix among a layer's weights → place of its bias
 
 
@@ -97,11 +98,12 @@ class FastBert:
 
         The division comes last, where the numbers are few, and the maximum is not subtracted: softmax takes twice as
         long as this, three times where the length is no multiple of 32. The same in exact arithmetic, and about as
-        exact in bf16, whose range is that of fp32; where exp overflows all the same, softmax is taken.
+        exact in bf16, whose range is that of fp32. Softmax is taken where a sum comes near the ends of that range: the
+        product with the values must not pass them either.
         """
         weights = _scores(query, key, padding).exp_()
         sums = weights.sum(-1, keepdim=True)
-        if bool((torch.isfinite(sums) & (sums > 0)).all()):
+        if bool(((sums > 1 / SAFE_SUM) & (sums < SAFE_SUM)).all()):
             return torch.bmm(weights, value).div_(sums)
         return torch.bmm(torch.softmax(_scores(query, key, padding), -1), value)
 

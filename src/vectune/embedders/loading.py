@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from vectune.embedders.models import check_task, check_weights, local_folder
 from vectune.errors import ModelError
 
@@ -89,6 +91,10 @@ def _translated(name: str, reports: list[str]) -> Iterator[None]:
         yield
     except ModelError:
         raise
+    except SafetensorError as error:
+        raise ModelError(
+            f"{name}: a file of weights is damaged ({error}).", "Copy or download the model again."
+        ) from error
     except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         text = str(error)
         if "trust_remote_code" in text:
