@@ -69,6 +69,10 @@ def page(results: Results) -> str:
         "dev, and so do peers that can; those without a use for dev train on both. `vectune blend, no labels` sees no "
         "query at all. squad is cut to 2,000 train queries for everybody.",
         quality(results, score("test"), score("bm25")),
+        "### Gain over the untuned base",
+        "Test nDCG@10. In brackets: the mean gain as a multiple of LlamaIndex's fine-tuning, over the sets where both "
+        "were run.",
+        gains(results),
         "### hit@5",
         quality(results, score("test", "hit@5"), score("bm25", "hit@5")),
         "### With BM25 beside",
@@ -178,7 +182,7 @@ def spread(values: list[float], digits: str) -> str:
 
 
 def short(number: str) -> str:
-    return re.sub(r"^(-?)0\.", r"\1.", number)
+    return re.sub(r"^([+-]?)0\.", r"\1.", number)
 
 
 def quality(
@@ -215,8 +219,9 @@ def table(
     digits: str = "{:.3f}",
     mean_of: bool = True,
     extra: Iterable[str] = (),
+    note: Callable[[str], str] = lambda tool: "",
 ) -> str:
-    """A Markdown table: rows in the order of ``TOOLS``, those without any figure left out."""
+    """A Markdown table: rows in the order of ``TOOLS``, those without any figure left out; a note behind the mean."""
     lines = ["| | " + " | ".join(results.sets) + (" | mean |" if mean_of else " |")]
     lines.append("|---" * (1 + len(results.sets) + mean_of) + "|")
     lines += extra
@@ -226,7 +231,7 @@ def table(
         if all(text == "—" for text, _ in cells):
             continue
         whole = short(digits.format(mean(numbers))) if len(numbers) == len(cells) else "—"
-        texts = [TOOLS[tool].title, *(text for text, _ in cells), *([whole] if mean_of else [])]
+        texts = [TOOLS[tool].title, *(text for text, _ in cells), *([whole + note(tool)] if mean_of else [])]
         lines.append(f"| {' | '.join(texts)} |")
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
@@ -235,6 +240,28 @@ def why(results: Results, tool: str, name: str) -> str:
     """Why a cell has no figure."""
     states = {job["state"] for job in results.of(tool, name)} - {"ok"}
     return {"timeout": "too slow", "failed": "failed"}.get(next(iter(sorted(states)), ""), "—")
+
+
+def gains(results: Results) -> str:
+    """What each tool added to the untuned base, and how many times what LlamaIndex's engine added."""
+
+    def gain(tool: str, name: str) -> float | None:
+        base, found = results.base(name, score("test")), results.values(tool, name, score("test"))
+        return mean(found) - base if base is not None and found and tool != "base" else None
+
+    def cell(tool: str, name: str) -> tuple[str, float | None]:
+        found = gain(tool, name)
+        return ("—", None) if found is None else (short(f"{found:+.3f}"), found)
+
+    def times(tool: str) -> str:
+        both = [(gain(tool, name), gain("llama-model", name)) for name in results.sets]
+        known = [(ours, theirs) for ours, theirs in both if ours is not None and theirs is not None]
+        theirs = sum(theirs for _, theirs in known)
+        if tool == "llama-model" or theirs <= 0:
+            return ""
+        return f" ({sum(ours for ours, _ in known) / theirs:.2f} × on {len(known)})"
+
+    return table(results, cell, digits="{:+.3f}", note=times)
 
 
 def general(results: Results) -> str:

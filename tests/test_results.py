@@ -39,6 +39,22 @@ def kept(folder: Path, *jobs: dict[str, Any]) -> Any:
     return page.Results(folder)
 
 
+def test_gains_are_compared_on_the_sets_where_both_were_run(tmp_path: Path) -> None:
+    found = kept(
+        tmp_path,
+        job("base", "emanual", test=0.4),
+        job("base", "squad", test=0.6),
+        job("llama-model", "emanual", test=0.5),
+        job("full", "emanual", test=0.6),
+        job("full", "emanual", seed=1, test=0.7),
+        job("full", "squad", test=0.55),
+    )
+    table = page.gains(found)
+    assert "| LlamaIndex SentenceTransformersFinetuneEngine | +.100 | — | — |" in table
+    assert "| vectune full | +.250 | -.050 | +.100 (2.50 × on 1) |" in table
+    assert "untuned base" not in table
+
+
 def test_a_partly_filled_table_says_what_is_missing(tmp_path: Path) -> None:
     found = kept(
         tmp_path,
