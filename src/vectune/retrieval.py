@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from vectune.products import Floats, Ints
 
-QUERY_BLOCK = 1024
-CORPUS_BLOCK = 4096
+QUERY_BLOCK = 512
+CORPUS_BLOCK = 2048
 _PENDING = 4  # times k: so many candidates of a query are gathered before those that are too low by now are dropped
 _CROWDED = 16  # times k: with more left than that, they are scored exactly and only the best k stay
 _WORTH_BF16 = 512  # times k chunks: in fewer, scoring the candidates again takes longer than bf16 saves
@@ -169,15 +169,16 @@ class _Best:
         """Indices and scores of the best so far, both of shape (q, min(k, chunks seen)); near ties are settled."""
         rows, indices, scores = (np.concatenate(part) for part in zip(*self.found, strict=True))
         width = min(self.k, int(np.bincount(rows, minlength=len(self.queries)).min()))
-        rough, chunks = _grid(len(self.queries), rows, scores, indices)
-        rows, columns = np.nonzero(rough >= self._threshold(_kth(rough, width))[:, None])
-        scores, chunks = rough[rows, columns], chunks[rows, columns]
+        scores, chunks = _grid(len(self.queries), rows, scores, indices)
+        rows, scores, chunks = _at_least(scores, chunks, self._threshold(_kth(scores, width)))
+        rounding = 2 * float32_error(self.queries.shape[1])
         if self.product.rescored:
-            scores = products(self.queries, self.corpus, rows, chunks)
+            scores, chunks = _grid(len(self.queries), rows, products(self.queries, self.corpus, rows, chunks), chunks)
+            rows, scores, chunks = _at_least(scores, chunks, _kth(scores, width) - rounding)
         scores, chunks = _grid(len(self.queries), rows, scores, chunks)
         order = np.argsort(-scores, axis=1)
         scores, chunks = np.take_along_axis(scores, order, axis=1), np.take_along_axis(chunks, order, axis=1)
-        rows, columns = np.nonzero(_near(scores, 2 * float32_error(self.queries.shape[1])))
+        rows, columns = np.nonzero(_near(scores, rounding))
         scores[rows, columns] = exact(self.queries, self.corpus, rows, chunks[rows, columns])
         order = np.lexsort((self.ties[chunks], -scores), axis=-1)[:, :width]
         return np.take_along_axis(chunks, order, axis=1), np.take_along_axis(scores, order, axis=1)
@@ -191,6 +192,12 @@ def _near(scores: Floats, distance: np.float32) -> NDArray[np.bool_]:
     found[:, :-1] |= close
     found[:, 1:] |= close
     return found
+
+
+def _at_least(scores: Floats, chunks: Ints, least: Floats) -> tuple[Ints, Floats, Ints]:
+    """Rows, scores and chunks of what scores at least that in its row, in order of rows."""
+    rows, columns = np.nonzero(scores >= least[:, None])
+    return rows, scores[rows, columns], chunks[rows, columns]
 
 
 def _kth(scores: Floats, k: int) -> Floats:
