@@ -13,6 +13,8 @@ from boards import Floats, WordEmbedder, dataset
 from vectune.adapters import AdaptedEmbedder, Adapter, SplitEmbedder
 from vectune.board import Board
 from vectune.dataset import Qrels, RetrievalDataset
+from vectune.embedders.cached import CachedEmbedder
+from vectune.encoding import _uncached
 from vectune.errors import DatasetError, EndpointError, InputError, ModelError, UsageError
 from vectune.evaluation import EvaluateOptions, evaluate
 from vectune.metrics import mean
@@ -79,6 +81,24 @@ def test_costs(board: Board) -> None:
     assert costs.dim == 32 and costs.index_bytes == 48 * 32 * 4
     assert costs.query_ms is not None and 0 < costs.query_ms["median"] <= costs.query_ms["p95"]
     assert board.row("bm25").costs.dim is None
+
+
+def test_costs_behind_wrappers_are_those_of_the_model_inside(data: RetrievalDataset) -> None:
+    class Reader(WordEmbedder):
+        def truncated(self, texts: Sequence[str]) -> int:
+            return sum("1" in text for text in texts)
+
+    base, same = CachedEmbedder(Reader()), Adapter("linear", 32, 32, skip=np.eye(32, dtype=np.float32))
+    split = SplitEmbedder(Reader("queries"), base, "split")
+    board = evaluate(data, [base, AdaptedEmbedder(base, same, name="adapted"), split], options=QUICK)
+    cut = sum("1" in chunk.content for chunk in data.corpus.values())
+    assert cut and [row.costs.truncated for row in board.rows] == [cut] * 3
+    assert (
+        f"{cut} of 48 chunks are longer than the model reads" in board.to_markdown()
+        and "adapted, split." in board.to_markdown()
+    )
+    bare = _uncached(split)
+    assert isinstance(bare, SplitEmbedder) and (bare.query, bare.document) == (split.query, base.inner)
 
 
 def test_ties_are_broken_alike_in_every_row() -> None:
@@ -197,7 +217,11 @@ def test_an_api_that_fails_midway_keeps_what_was_embedded(monkeypatch: pytest.Mo
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "any")
         options = EvaluateOptions(timed_queries=0)
-        evaluate(dataset(12), ["openai:text-embedding-3-small"], options=options)
+        table = evaluate(dataset(12), ["bm25", "openai:text-embedding-3-small"], options=options).to_markdown()
+        assert (
+            "| docs/s | API tokens | US$ |" in table
+            and "API tokens" not in evaluate(dataset(12), ["bm25"]).to_markdown()
+        )
         server.fail("quota")
         with pytest.raises(EndpointError):
             evaluate(dataset(240), ["openai:text-embedding-3-small"], options=options)

@@ -191,8 +191,26 @@ class Board:
     def to_markdown(self) -> str:
         """A table for a pull request; the best value of each measure is bold."""
         lines = [f"**{_escaped(self.title)}**: {self.queries:,} queries, {self.corpus:,} chunks", ""]
-        lines += table_markdown(["model", *self.measures, *SHOWN_COSTS], self.cells(bold="**{}**"))
-        return "\n".join([*lines, *(f"\n> {_escaped(note)}" for note in self.notes)]) + "\n"
+        lines += table_markdown(["model", *self.measures, *self.shown_costs], self.cells(bold="**{}**"))
+        return "\n".join([*lines, *(f"\n> {_escaped(remark)}" for remark in self.remarks)]) + "\n"
+
+    @property
+    def shown_costs(self) -> tuple[str, ...]:
+        """Titles of the costs that ``cells`` shows: tokens and money only where an API is among the rows."""
+        return SHOWN_COSTS + (API_COSTS if any(row.costs.api_tokens for row in self.rows) else ())
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the table has to know: cut chunks, unanswered queries, and the notes."""
+        cut: dict[int, list[str]] = {}
+        for row in self.rows:
+            if row.costs.truncated:
+                cut.setdefault(row.costs.truncated, []).append(row.name)
+        found = [f"{count:,} of {self.corpus:,} chunks are longer than the model reads, and cut: {', '.join(names)}."
+                 for count, names in cut.items()]  # fmt: skip
+        found += [f"{row.name}: {row.unanswered:,} of {self.queries:,} queries found nothing and score 0."
+                  for row in self.rows if row.unanswered]  # fmt: skip
+        return (*found, *self.notes)
 
     def cells(self, bold: str = "{}") -> list[list[str]]:
         """The board as text: name, measures with three digits (the best in ``bold``), costs as people read them."""
@@ -201,7 +219,7 @@ class Board:
         return [
             [row.name]
             + [(bold if round(values[m], 3) == best[m] else "{}").format(figure(values[m])) for m in self.measures]
-            + readable_costs(row)
+            + readable_costs(row)[: len(self.shown_costs)]
             for row, values in zip(self.rows, means, strict=True)
         ]
 
@@ -210,6 +228,7 @@ _PLAIN = ("dataset", "split", "corpus", "queries", "generated", "depth", "cluste
 COST_COLUMNS = ("dim", "index_bytes", "documents_per_second", "query_ms_median", "query_ms_p95", "api_tokens",
                 "money", "truncated")  # fmt: skip
 SHOWN_COSTS = ("dim", "index", "query ms (p95)", "docs/s")
+API_COSTS = ("API tokens", "US$")
 
 
 def figure(value: float, sign: bool = False) -> str:
@@ -227,14 +246,20 @@ def cost_cells(row: Row, columns: Sequence[str]) -> list[Any]:
 
 
 def readable_costs(row: Row) -> list[str]:
-    """What ``SHOWN_COSTS`` names, for people."""
+    """What ``SHOWN_COSTS`` and ``API_COSTS`` name, for people."""
     costs, timing = row.costs, row.costs.query_ms
     return [
         "" if costs.dim is None else str(costs.dim),
         "" if costs.index_bytes is None else size_text(costs.index_bytes),
-        "" if timing is None else f"{timing['median']:.1f} ({timing['p95']:.1f})",
+        "" if timing is None else f"{_milliseconds(timing['median'])} ({_milliseconds(timing['p95'])})",
         "" if costs.documents_per_second is None else f"{costs.documents_per_second:,.0f}",
+        f"{costs.api_tokens:,}" if costs.api_tokens else "",
+        "" if not costs.api_tokens else "unknown" if costs.money is None else f"{costs.money:.4g}",
     ]
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def size_text(size: float) -> str:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectune.adapters import AdaptedEmbedder
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.cached import CachedEmbedder
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.options import DEFAULTS
 from vectune.errors import ModelError
@@ -94,8 +94,10 @@ class Encoder:
     @cached_property
     def truncated(self) -> int | None:
         """How many chunks are longer than what the model reads; None where the embedder cannot tell."""
-        count = getattr(_uncached(self.embedder), "truncated", None)
-        return int(count(self.texts)) if callable(count) else None
+        for part in _inside(self.embedder):
+            if callable(count := getattr(part, "truncated", None)):
+                return int(count(self.texts))
+        return None
 
     @cached_property
     def documents_per_second(self) -> float | None:
@@ -223,22 +225,28 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _uncached(embedder: Embedder) -> Embedder:
-    """The embedder without the cache around it, or inside it where an adapter is around that."""
-    inner = getattr(embedder, "inner", None)
-    if isinstance(inner, Embedder):
-        return _uncached(inner)
-    if isinstance(embedder, AdaptedEmbedder):
-        return replace(embedder, base=_uncached(embedder.base))
-    return embedder
+    """The embedder without any cache: around it, or inside it where an adapter or the like is around that."""
+    if isinstance(embedder, CachedEmbedder):
+        return _uncached(embedder.inner)
+    if not is_dataclass(embedder):
+        return embedder
+    parts = {part.name: getattr(embedder, part.name) for part in fields(embedder)}
+    return replace(embedder, **{name: _uncached(part) for name, part in parts.items() if isinstance(part, Embedder)})
+
+
+def _inside(embedder: Embedder) -> Iterator[object]:
+    """The embedder, and one after another what is in it and embeds its documents."""
+    part: object = embedder
+    while part is not None:
+        yield part
+        part = next((found for name in ("inner", "base", "document") if (found := getattr(part, name, None))), None)
 
 
 def _api(embedder: Embedder) -> str | None:
     """The name of the API that vectors are bought from, behind caches and adapters; None where nothing is bought."""
-    inside: object = embedder
-    while inside is not None:
-        if hasattr(inside, "usage"):
-            return str(getattr(inside, "name", "")).removeprefix("openai:")
-        inside = getattr(inside, "inner", None) or getattr(inside, "base", None)
+    for part in _inside(embedder):
+        if hasattr(part, "usage"):
+            return str(getattr(part, "name", "")).removeprefix("openai:")
     return None
 
 

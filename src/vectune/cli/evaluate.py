@@ -147,25 +147,18 @@ def show_board(board: Board) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from vectune.board import SHOWN_COSTS
-
     console = Console(width=None if Console().is_terminal else 200, highlight=False)
     table = Table(
         title=f"{board.title}: {board.queries:,} queries, {board.corpus:,} chunks", box=SIMPLE, title_justify="left"
     )
     table.add_column("model", overflow="fold")
-    for name in (*board.measures, *SHOWN_COSTS):
+    for name in (*board.measures, *board.shown_costs):
         table.add_column(name, justify="right", no_wrap=True)
     for cells in board.cells(bold="*{}"):
         table.add_row(*(Text(cell.removeprefix("*"), style="bold" if cell.startswith("*") else "") for cell in cells))
     console.print(table)
-    for row in board.rows:
-        if row.costs.truncated:
-            console.print(f"{row.name}: {row.costs.truncated:,} chunks are longer than it reads.", markup=False)
-        if row.unanswered:
-            console.print(f"{row.name}: {row.unanswered:,} queries found nothing and score 0.", markup=False)
-    for note in board.notes:
-        console.print(f"note: {note}", markup=False)
+    for remark in board.remarks:
+        console.print(f"note: {remark}", markup=False)
 
 
 def _write(board: Board, json: Path | None, csv: Path | None, markdown: Path | None) -> None:
