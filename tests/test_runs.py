@@ -43,6 +43,14 @@ def test_writing_replaces_a_folder_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "corpus.jsonl").write_text("precious")
+    with pytest.raises(OutputError), writing(tmp_path / "data") as beside:
+        beside.write_text("board")
+    assert (tmp_path / "data" / "corpus.jsonl").read_text() == "precious"
+
+
 def test_an_error_while_writing_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "board.json"
     write_json(target, 1)

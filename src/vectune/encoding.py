@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -228,10 +228,14 @@ def _uncached(embedder: Embedder) -> Embedder:
     """The embedder without any cache: around it, or inside it where an adapter or the like is around that."""
     if isinstance(embedder, CachedEmbedder):
         return _uncached(embedder.inner)
-    if not is_dataclass(embedder):
+    known: Any = embedder  # to mypy no Embedder is a dataclass
+    if not hasattr(known, "__dataclass_fields__"):
         return embedder
-    parts = {part.name: getattr(embedder, part.name) for part in fields(embedder)}
-    return replace(embedder, **{name: _uncached(part) for name, part in parts.items() if isinstance(part, Embedder)})
+    parts = {part.name: getattr(known, part.name) for part in fields(known)}
+    bare: Embedder = replace(
+        known, **{name: _uncached(part) for name, part in parts.items() if isinstance(part, Embedder)}
+    )
+    return bare
 
 
 def _inside(embedder: Embedder) -> Iterator[object]:

@@ -111,6 +111,8 @@ def evaluate(
         dataset, language=options.language, cache=options.cache, progress=progress, settings=settings
     )
     work = _Evaluation(encoded, split, options, min(len(dataset.corpus), max(options.depth, depth_of(measures))))
+    for name, model in named.items():
+        work.encoder(name, model)  # a name that means nothing shall not be found out after an hour's work on the others
     rows = []
     with progress.task("evaluate", total=len(named), unit="models") as task:
         for name, model in named.items():
@@ -128,7 +130,7 @@ def evaluate(
         depth=work.depth,
         clusters=clusters,
         clustered_by=clustered_by,
-        notes=tuple(dict.fromkeys([*work.notes, *_notes(clusters, clustered_by, dataset, split)])),
+        notes=tuple(dict.fromkeys([*work.notes, *_notes(clustered_by, dataset, split)])),
     )
 
 
@@ -159,11 +161,19 @@ def clusters_of(dataset: RetrievalDataset, split: str) -> tuple[dict[str, str], 
     return (first, "chunk") if len(set(documents.values())) < FEW_DOCUMENTS else (documents, "document")
 
 
-def _notes(clusters: dict[str, str], clustered_by: str, dataset: RetrievalDataset, split: str) -> list[str]:
-    if clustered_by == "document":
-        return []
-    documents = len(dataset.documents_of(split))
-    return [f"The answers lie in {documents} document{'s' if documents > 1 else ''}: what is found holds for those."]
+def _notes(clustered_by: str, dataset: RetrievalDataset, split: str) -> list[str]:
+    notes = []
+    if clustered_by != "document":
+        documents = len(dataset.documents_of(split))
+        notes.append(f"The answers lie in {_count(documents, 'document')}: what is found holds for those.")
+    left = len(dataset.queries) - sum(map(len, dataset.qrels.values()))
+    if left > 0:
+        notes.append(f"{_count(left, 'query', 'queries')} of the dataset without judgments in any split: not asked.")
+    return notes
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _named(models: Sequence[Model]) -> dict[RowName, Model]:
@@ -202,7 +212,7 @@ class _Evaluation:
         """Rank, score and weigh one model."""
         from vectune.rankers import place
 
-        encoder = self._encoder(name, model)
+        encoder = self.encoder(name, model)
         vectors = None if encoder is None else self._shaped(name, encoder.queries(self.texts))
         if encoder is not None and encoder.untuned is not None and self.split == "dev":
             self.notes.append(f"{name.text}: {FITTED_ON_DEV_NOTE}")
@@ -212,7 +222,8 @@ class _Evaluation:
             placed = place(ranker, self.texts, vectors, self._pairs, kept, self.depth, task.advance)
         return self._scored(name, placed, self._costs(name, encoder, ranker), details)
 
-    def _encoder(self, name: RowName, model: Model) -> Encoder | None:
+    def encoder(self, name: RowName, model: Model) -> Encoder | None:
+        """The row's embedder, opened when it is first asked for; None for BM25."""
         if not name.model:
             return None
         return self.encoded.encoder(name.model, name.model if isinstance(model, str) else model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -76,6 +77,8 @@ def parse_name(text: str) -> RowName:
         else:
             raise UsageError(f"'{text}': nothing is known of '@{suffix}'.", "Write NAME@256, NAME@int8 or NAME@binary.")
         model = front
+    if get_close_matches(model.lower(), ["bm25"], cutoff=0.7) and model != "bm25" and not Path(model).exists():
+        raise UsageError(f"'{text}' is no model.", f"Did you mean {text.replace(model, 'bm25')}?")
     if not model or model == "bm25":
         raise UsageError(f"'{text}' names no embedder.", "Write hybrid:NAME, where NAME is a model.")
     if hybrid and quantization:

@@ -42,7 +42,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(f"{path}: the disk is full.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
         raise
 
@@ -81,8 +81,8 @@ def _abandoned(target: Path) -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename ``source`` to ``target``, also where the target is a folder that holds an older version."""
-    if not target.is_dir():
+    """Rename ``source`` to ``target``, also where both are folders, and the target an older version."""
+    if not (target.is_dir() and source.is_dir()):
         os.replace(source, target)
         return
     old = target.with_name(f".{target.name}.old-{os.getpid()}")

@@ -81,6 +81,9 @@ def test_gates_and_verdict(vectune: Run, folder: Path, tiny_bert: Path, tmp_path
         (("--model", "bm25", "--split", "nosuch"), "nosuch"),
         (("--model", "hybrid:bm25"), "names no embedder"),
         (("--model", "./nosuch"), "no such model folder"),
+        (("--model", "bm52"), "Did you mean bm25?"),
+        (("--model", "bm25", "--csv", "."), "is a folder"),
+        (("--model", "bm25", "--csv", "/dev/null/board.csv"), "nothing can be written"),
     ],
 )
 def test_wrong_usage(vectune: Run, folder: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:

@@ -227,6 +227,10 @@ def test_no_such_folder_and_no_model_in_it(tmp_path: Path) -> None:
         open_embedder(str(tmp_path / "missing"))
     with pytest.raises(ModelError, match="holds no model"):
         open_embedder(str(tmp_path))
+    (tmp_path / "my-adapter").mkdir()
+    with pytest.raises(ModelError) as caught:
+        open_embedder(str(tmp_path / "my-adaptor"))
+    assert caught.value.hint == f"Did you mean {tmp_path / 'my-adapter'}? "
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="is a file"):
         open_embedder(str(tmp_path / "file"))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vectune.cli.options import check_outputs
+
 if TYPE_CHECKING:
     from vectune.comparison import Compared
 
@@ -28,6 +30,7 @@ def compare(
     from vectune.runs import write_json, writing
     from vectune.verdict import VerdictOptions
 
+    check_outputs(json, markdown, html)
     compared = compare_boards(read_boards(runs), base, VerdictOptions(measure=measure_name(measure), level=level))
     if json is not None:
         write_json(json, compared.to_json())
@@ -42,20 +45,9 @@ def compare(
 
 
 def show_compared(compared: Compared) -> None:
-    """The table on standard output."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """The table on standard output, and what is to be known of it."""
+    from vectune.cli.table import print_lines, print_table
 
-    console = Console(width=None if Console().is_terminal else 200, highlight=False)
-    table = Table(box=SIMPLE)
-    for place, name in enumerate(compared.head):
-        table.add_column(name, justify="left" if place < 2 else "right", overflow="fold")
-    for cells in compared.cells():
-        table.add_row(*map(Text, cells))
-    console.print(table)
+    print_table(compared.head, compared.cells(), names=2)
     reference = " of ".join(reversed(compared.reference))
-    console.print(f"Δ and p (corrected, Holm) are against {reference}.", markup=False)
-    for note in compared.notes:
-        console.print(f"note: {note}", markup=False)
+    print_lines([f"Δ and p (corrected, Holm) are against {reference}.", *(f"note: {note}" for note in compared.notes)])

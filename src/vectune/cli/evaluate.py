@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vectune.cli.options import AllowContamination
+from vectune.cli.options import AllowContamination, check_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,7 @@ def evaluate(
 
     gates = [parse_gate(text) for text in gate or ()]
     compared = _compared(model, base, candidate, needed=verdict is not None or any(each.relative for each in gates))
+    check_outputs(json, csv, markdown, verdict, curve)
     judging = {"allowed_loss": allowed_loss, "worth": worth, "measure": judge_by, "level": level}
     given = {f"verdict.{name}": value for name, value in judging.items()}
     options = override(read_config(config), {**given, "allow_contamination": allow_contamination})
@@ -141,24 +142,12 @@ def _compared(models: list[str], base: str | None, candidate: str | None, needed
 
 
 def show_board(board: Board) -> None:
-    """The board as a table on standard output; plain text where nobody watches."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """The board as a table on standard output, and what is to be known of it."""
+    from vectune.cli.table import print_lines, print_table
 
-    console = Console(width=None if Console().is_terminal else 200, highlight=False)
-    table = Table(
-        title=f"{board.title}: {board.queries:,} queries, {board.corpus:,} chunks", box=SIMPLE, title_justify="left"
-    )
-    table.add_column("model", overflow="fold")
-    for name in (*board.measures, *board.shown_costs):
-        table.add_column(name, justify="right", no_wrap=True)
-    for cells in board.cells(bold="*{}"):
-        table.add_row(*(Text(cell.removeprefix("*"), style="bold" if cell.startswith("*") else "") for cell in cells))
-    console.print(table)
-    for remark in board.remarks:
-        console.print(f"note: {remark}", markup=False)
+    title = f"{board.title}: {board.queries:,} queries, {board.corpus:,} chunks"
+    print_table(["model", *board.measures, *board.shown_costs], board.cells(bold="*{}"), title=title)
+    print_lines([f"note: {remark}" for remark in board.remarks])
 
 
 def _write(board: Board, json: Path | None, csv: Path | None, markdown: Path | None) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vectune.cli.options import check_outputs
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="A finished run directory.", show_default=False)],
@@ -17,6 +19,7 @@ def report(
     """A finished run → report.html, one file that opens without a network."""
     from vectune.pipeline import report as write_report
 
+    check_outputs(markdown)
     if markdown is not None:
         from vectune.report.markdown import write_markdown
 

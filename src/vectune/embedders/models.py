@@ -42,7 +42,7 @@ def model_path(name: str) -> str:
     if folder.exists():
         raise ModelError(f"{name} is a file, not a model folder or a model's name.")
     if name.startswith((".", "/", "~")):
-        raise ModelError(f"{name}: no such model folder.")
+        raise ModelError(f"{name}: no such model folder.", _meant(name))
     if name == "bm25" or name.startswith(("hybrid:", API)):
         raise ModelError(
             f"{name} is no local model: it has no weights here.", "Name a model on this machine or the hub."
@@ -147,7 +147,11 @@ def _fetch(hub_id: str, name: str) -> Path:
 
 
 def _meant(name: str) -> str:
-    near = get_close_matches(name, DEFAULT_NAMES, n=1, cutoff=0.8)
+    """A question after the default model or the folder that has nearly this name; empty where none has."""
+    wanted = Path(name).expanduser()
+    folders = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
+    beside = [str(wanted.with_name(folder.name)) for folder in folders if folder.is_dir()]
+    near = get_close_matches(name, [*DEFAULT_NAMES, *beside], n=1, cutoff=0.8)
     return f"Did you mean {near[0]}? " if near else ""
 
 
