@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from vectune.report import write_report
 from vectune.report.changes import cut, rank_label, rank_labels, script_json
 from vectune.report.charts import axis, scatter, smoothed, thinned
 from vectune.report.learning import _fit
+from vectune.report.material import read_material
 from vectune.report.render import TEMPLATES, chance_text, count_text, gain_text, measure_text, seconds_text
 from vectune.runs import write_json
 
@@ -308,6 +310,18 @@ def test_ticks_are_round() -> None:
     assert [axis([1, 300], room=0).text(tick) for tick in axis([1, 300], room=0).ticks] == [
         "50", "100", "150", "200", "250", "300"
     ]  # fmt: skip
+
+
+def test_ticks_of_what_is_counted_are_whole() -> None:
+    assert axis([0, 3], room=0, whole=True).ticks == (0, 1, 2, 3)
+    assert axis([1, 300], room=0, whole=True).ticks == axis([1, 300], room=0).ticks
+
+
+def test_stages_stand_in_the_order_in_which_they_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", queries=20)
+    for name in ("chunks", "documents"):  # as after copying
+        os.utime(run / "stages" / f"{name}.json")
+    assert list(read_material(run).stages) == ["chunks", "queries", "tune", "evaluate", "documents"]
 
 
 @PATIENT

@@ -76,6 +76,19 @@ def test_interval_agrees_with_scipy() -> None:
     assert ours.high == pytest.approx(theirs.high, abs=0.02)
 
 
+def test_a_skewed_interval_is_shifted_for_bias_and_skew_as_scipys_is() -> None:
+    values = np.random.default_rng(3).exponential(size=12) ** 2
+    ours = bootstrap_interval(values, draws=200_000)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=200_000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    plain = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=200_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.02)
+    assert theirs.low > 1.1 * plain.low and theirs.high > 1.1 * plain.high, "or this test could not fail"
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(11)
     held = 0

@@ -14,6 +14,7 @@ from vectune.config import config_from
 from vectune.dataset import RetrievalDataset
 from vectune.errors import GateError, InputError, UsageError
 from vectune.gates import check_gates, parse_gate
+from vectune.statistics import bootstrap_interval, detectable_difference, randomization_test, standard_error
 from vectune.verdict import VerdictOptions, compare_rows, verdict
 
 QUICK = VerdictOptions(draws=1000)
@@ -111,6 +112,21 @@ def test_every_row_is_compared_and_corrected(data: RetrievalDataset) -> None:
     assert all(each.p_corrected >= each.p for each in found.values())
     judged = verdict(board, data, "base", "one", QUICK)
     assert judged.best == "three" and any("three is better still" in reason for reason in judged.reasons)
+
+
+def test_queries_of_one_document_stand_or_fall_together_in_all_figures(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.5, one=0.55)
+    [found] = compare_rows(board, "base", QUICK)
+    differences = [
+        row["nDCG@10"] - board.rows[0].per_query[query]["nDCG@10"] for query, row in board.rows[1].per_query.items()
+    ]
+    clusters = list(board.clusters.values())
+    interval = bootstrap_interval(differences, clusters, draws=QUICK.draws, seed=QUICK.seed)
+    assert found.interval == (interval.low, interval.high)
+    assert found.detectable == detectable_difference(standard_error(differences, clusters), power=QUICK.power)
+    assert found.p == randomization_test(differences, clusters, draws=QUICK.draws, seed=QUICK.seed)
+    [alone] = compare_rows(replace(board, clusters={query: query for query in board.clusters}), "base", QUICK)
+    assert alone.interval != found.interval and alone.detectable != found.detectable, "or this test could not fail"
 
 
 def test_regressions_are_grouped_and_shown_side_by_side(data: RetrievalDataset) -> None:

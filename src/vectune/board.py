@@ -251,14 +251,15 @@ def readable_costs(row: Row) -> list[str]:
     return [
         "" if costs.dim is None else str(costs.dim),
         "" if costs.index_bytes is None else size_text(costs.index_bytes),
-        "" if timing is None else f"{_milliseconds(timing['median'])} ({_milliseconds(timing['p95'])})",
+        "" if timing is None else f"{milliseconds(timing['median'])} ({milliseconds(timing['p95'])})",
         "" if costs.documents_per_second is None else f"{costs.documents_per_second:,.0f}",
         f"{costs.api_tokens:,}" if costs.api_tokens else "",
         "" if not costs.api_tokens else "unknown" if costs.money is None else f"{costs.money:.4g}",
     ]
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """For people: ``9.1``, ``0.04``."""
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 

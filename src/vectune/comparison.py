@@ -82,7 +82,7 @@ def compare_boards(
         options: measure and statistics.
 
     Raises:
-        UsageError: no board, no such row, or no measure that all boards have.
+        UsageError: no board, no such row, or not the measure, or none, that all boards have.
     """
     if not boards:
         raise UsageError("there is no board to compare.", "Give two run folders.")
@@ -90,6 +90,8 @@ def compare_boards(
     measures = tuple(name for name in board.measures if all(name in each.measures for each in boards.values()))
     if not measures:
         raise UsageError("the boards have no measure in common.")
+    if options.measure not in (*measures, VerdictOptions.measure):
+        raise UsageError(f"not all boards have '{options.measure}' (they share: {', '.join(measures)}).")
     measure = options.measure if options.measure in measures else measures[0]
     reference = board.row(base) if base else next((row for row in board.rows if row.kind == "dense"), board.rows[0])
     tested = _tested(boards, first, reference, replace(options, measure=measure))
@@ -106,7 +108,10 @@ def read_boards(paths: Sequence[str | Path]) -> dict[str, Board]:
 
     Raises:
         InputError: a board is missing or broken.
+        UsageError: one is named twice.
     """
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise UsageError("a run is named twice: there is nothing to compare it with.")
     files = [Path(path) / "board.json" if Path(path).is_dir() else Path(path) for path in paths]
     short = [Path(path).resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]

@@ -375,8 +375,9 @@ def _further(
     if best.name != row.name:
         value, own = mean(best.values(options.measure)), mean(row.values(options.measure))
         found.append(f"{best.name} is better still: {options.measure} {figure(value)} against {figure(own)}.")
+    queries = "query" if regressions.better == 1 else "queries"
     found.append(
-        f"{regressions.better:,} queries got better, {regressions.worse:,} worse, {regressions.same:,} stayed."
+        f"{regressions.better:,} {queries} got better, {regressions.worse:,} worse, {regressions.same:,} stayed."
     )
     hurt = [group for group in regressions.groups if group.hurt]
     found += [

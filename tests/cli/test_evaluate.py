@@ -118,5 +118,9 @@ def test_runs_side_by_side(vectune: Run, folder: Path, tiny_bert: Path, tmp_path
     code, out, _ = vectune("compare", tmp_path / "one", tmp_path / "two", "--markdown", tmp_path / "table.md")
     assert code == 0 and "two" in out and "Holm" in out
     assert "| one | bm25 |" in (tmp_path / "table.md").read_text()
+    code, _, err = vectune("compare", tmp_path / "one", tmp_path / "one")
+    assert code == 2 and "named twice" in err
+    code, _, err = vectune("compare", tmp_path / "one", tmp_path / "two", "--measure", "ndcg@7")
+    assert code == 2 and "not all boards have 'nDCG@7' (they share: nDCG@10" in err
     code, _, err = vectune("compare", tmp_path / "one", tmp_path)
     assert code == 2 and "no board can be read" in err

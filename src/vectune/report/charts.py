@@ -34,7 +34,9 @@ class Axis:
         return f"{tick:,.{digits}f}".replace("-", "−")
 
 
-def axis(values: Sequence[float], ticks: int = 5, anchor: float | None = None, room: float = 0.05) -> Axis:
+def axis(
+    values: Sequence[float], ticks: int = 5, anchor: float | None = None, room: float = 0.05, whole: bool = False
+) -> Axis:
     """An axis that shows all values.
 
     Args:
@@ -42,12 +44,14 @@ def axis(values: Sequence[float], ticks: int = 5, anchor: float | None = None, r
         ticks: about how many.
         anchor: a value that must be on the axis too, such as 0.
         room: share of the span left free at both ends.
+        whole: ticks at whole numbers only, for what is counted.
     """
     finite = [value for value in values if math.isfinite(value)] + ([] if anchor is None else [anchor])
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     span = max(high - low, 1e-6 * max(abs(low), abs(high), 1.0))
     low, high = low - room * span, high + room * span
     step = _round_step((high - low) / ticks)
+    step = math.ceil(step) if whole else step
     first = math.ceil(low / step)
     return Axis(low, high, tuple(round(i * step, 10) for i in range(first, math.floor(high / step) + 1)))
 

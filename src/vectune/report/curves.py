@@ -53,7 +53,7 @@ def _points(events: Sequence[Json], kind: str, key: str) -> Points:
 
 def _loss(title: str, points: Points) -> Json:
     """Single steps faintly, with their running mean over them where there are many."""
-    across, up = axis([x for x, _ in points], room=0.0), axis([y for _, y in points], ticks=4)
+    across, up = axis([x for x, _ in points], room=0.0, whole=True), axis([y for _, y in points], ticks=4)
     shown = thinned(points)
     means = list(zip([x for x, _ in shown], smoothed([y for _, y in shown]), strict=True))
     smooth = path(means, across, up) if len(points) > 20 else ""
@@ -62,7 +62,7 @@ def _loss(title: str, points: Points) -> Json:
 
 def _dev(title: str, points: Points) -> Json:
     """Every check as a dot, and the best one, which is the one that is kept."""
-    across, up = axis([x for x, _ in points], room=0.0), axis([y for _, y in points], ticks=4, room=0.12)
+    across, up = axis([x for x, _ in points], room=0.0, whole=True), axis([y for _, y in points], ticks=4, room=0.12)
     x, y = max(points, key=lambda point: point[1])
     dots = [{"x": across.at(step), "y": 100 - up.at(value)} for step, value in points] if len(points) < 60 else []
     best = {"x": across.at(x), "y": 100 - up.at(y), "step": x, "value": y}

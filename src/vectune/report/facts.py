@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vectune.board import Row, size_text
+from vectune.board import Row, milliseconds, size_text
 from vectune.report.changes import cut
 from vectune.report.material import Material
 from vectune.report.scores import Scores
@@ -34,8 +34,7 @@ def _row_costs(row: Row, scores: Scores) -> Json:
         "name": scores.display_name(row),
         "dim": costs.dim,
         "index": None if costs.index_bytes is None else size_text(costs.index_bytes),
-        "median": timing.get("median"),
-        "p95": timing.get("p95"),
+        **{name: f"{milliseconds(value)} ms" for name, value in timing.items()},
         "rate": costs.documents_per_second,
         "tokens": costs.api_tokens,
         "money": costs.money,

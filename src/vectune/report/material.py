@@ -12,6 +12,8 @@ from vectune.dataset import RetrievalDataset
 from vectune.errors import InputError
 from vectune.runs import Json
 
+STAGES = ("chunks", "queries", "dataset", "tune", "blend", "evaluate", "retriever", "report")
+
 
 @dataclass(frozen=True)
 class Material:
@@ -90,9 +92,10 @@ def read_object(path: Path) -> Json | None:
 
 
 def _stages(folder: Path) -> Iterator[tuple[str, Json]]:
-    found = [(path.stem, read_object(path) or {}) for path in folder.glob("*.json")]
-    times = {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.json")}
-    yield from sorted(found, key=lambda item: (times[item[0]], item[0]))
+    """In the order in which they run; times of files do not tell it: copying a run changes them."""
+    found = {path.stem: read_object(path) or {} for path in sorted(folder.glob("*.json"))}
+    for name in [*(known for known in STAGES if known in found), *(name for name in found if name not in STAGES)]:
+        yield name, found[name]
 
 
 def _events(path: Path) -> Iterator[Json]:

@@ -163,7 +163,7 @@ function make(tag, className, text) {
     button.type = "button";
     const text = make("span", "text", shorten(item.text, 240));
     text.dir = "auto";
-    button.append(make("span", "moved", moved(item)), text, make("span", `number ${item.side}`, gain(item.gain)));
+    button.append(make("span", "moved", moved(item)), " ", text, " ", make("span", `number ${item.side}`, gain(item.gain)));
     button.addEventListener("click", () => show(item, chosen));
     line.append(button);
     return line;
