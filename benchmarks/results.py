@@ -240,7 +240,7 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
         other = given.measured / f"{job.set}-{tool.hurry[0]}-0.json"
         if not other.exists() or json.loads(other.read_text())["state"] != "ok":
             return {"state": "failed", "message": f"{tool.hurry[0]} has no time on this set"}
-        settings["max_minutes"] = tool.hurry[1] * json.loads(other.read_text())["train"]["wall"] / 60
+        settings["max_minutes"] = tool.hurry[1] * alone(json.loads(other.read_text())["train"]) / 60
     others = [] if given.no_others or job.seed else [s for s in given.sets if s != job.set]
     spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()),
             "peer": tool.peer, "whole": tool.whole, "out": str(folder / "model"),
@@ -264,6 +264,11 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
         return {**scored, "train": measured}
     subprocess.run(["rm", "-rf", str(folder / "model"), str(folder / "opened")], check=True)  # 90 MB each
     return {"state": "ok", "train": measured, **json.loads((folder / "scores.json").read_text())}
+
+
+def alone(train: dict[str, Any]) -> float:
+    """Seconds that a training would have taken at least on a machine of its own: others make only wall times longer."""
+    return float(min(train["wall"], train["cpu"] / train["threads"] if "threads" in train else train["wall"]))
 
 
 def _write(folder: Path, spec: dict[str, Any]) -> str:

@@ -152,3 +152,9 @@ def test_the_pages_are_written_from_the_committed_jobs() -> None:
     written = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
     assert table in written and page.failures(found) in written
     assert page.readme_table(found) in (ROOT / "README.md").read_text(encoding="utf-8"), "results.py --render"
+
+
+def test_a_hurried_training_gets_no_time_from_others_on_the_machine() -> None:
+    assert results.alone({"wall": 100.0, "cpu": 120.0, "threads": 2}) == 60.0
+    assert results.alone({"wall": 100.0, "cpu": 250.0, "threads": 2}) == 100.0
+    assert results.alone({"wall": 100.0, "cpu": 40.0}) == 100.0, "it was not recorded how many threads there were"
