@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from boards import WordEmbedder, dataset
-from vectune.curve import learning_curve, thinned
+from vectune.curve import held_out, learning_curve, thinned
 from vectune.dataset import RetrievalDataset
 from vectune.evaluation import Model
 from vectune.general import general_set
 from vectune.records import Chunk, Query, WrittenQuery
+from vectune.runs import write_json
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,12 @@ class Writer:
     def write(self, chunks: Sequence[Chunk]) -> Iterator[WrittenQuery]:
         for chunk in chunks:
             yield WrittenQuery(Query(f"about {chunk.text}"), (chunk.id,))
+
+
+@pytest.mark.parametrize(("kind", "score"), [("adapter", 0.31), ("query", 0.31), ("full", None)])
+def test_what_was_fitted_on_dev_is_scored_by_what_was_not(kind: str, score: float | None, tmp_path: Path) -> None:
+    write_json(tmp_path / "vectune.json", {"kind": kind, "dev": {"before": 0.2, "after": 0.31}})
+    assert held_out(str(tmp_path)) == score and held_out("all-MiniLM-L6-v2") is None
 
 
 def test_the_general_set_is_made_of_untouched_documents(data: RetrievalDataset) -> None:
