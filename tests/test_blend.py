@@ -94,13 +94,18 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     fitted().save(tmp_path)
+    card = (tmp_path / "blend.json").read_text()
+    (tmp_path / "blend.json").write_text(card.replace('"weight": ', '"weight": 1'))
+    with pytest.raises(ModelError, match="was edited after"):
+        Blend.load(tmp_path)
+    (tmp_path / "blend.json").write_text(card)
     with (tmp_path / "blend.safetensors").open("r+b") as file:
         file.seek(2000)
         file.write(b"?")
     with pytest.raises(ModelError, match="was changed"):
         Blend.load(tmp_path)
     (tmp_path / "blend.safetensors").unlink()
-    with pytest.raises(ModelError, match="holds no whole blend"):
+    with pytest.raises(ModelError, match="the file is missing"):
         Blend.load(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Facts and tensors on disk: NAME.safetensors, and NAME.json with the facts and the hash of the tensors' file."""
+"""Facts and tensors on disk: NAME.safetensors, and NAME.json with the facts and the hashes of both."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from vectune.errors import ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+OWN = ("format", "sha256", "facts_sha256")  # of the card, beside the facts
+AGAIN = "Tune again, or take the folder from where it was first written."
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Carded:
 
         content = save(dict(self.tensors))
         (folder / f"{name}.safetensors").write_bytes(content)
-        card = {"format": 1, "sha256": hashlib.sha256(content).hexdigest(), **self.facts}
+        hashes = {"sha256": hashlib.sha256(content).hexdigest(), "facts_sha256": _hash(self.facts)}
+        card = {"format": 1, **hashes, **self.facts}
         (folder / f"{name}.json").write_text(json.dumps(card, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -58,10 +62,19 @@ class Carded:
         from safetensors.numpy import load
 
         card, weights = read_json(folder / f"{name}.json"), folder / f"{name}.safetensors"
+        facts = {key: value for key, value in card.items() if key not in OWN}
+        if card.get("facts_sha256", _hash(facts)) != _hash(facts):
+            raise ModelError(f"{folder / name}.json: was edited after it was written.", AGAIN)
         try:
             content = weights.read_bytes()
             if hashlib.sha256(content).hexdigest() != card["sha256"]:
-                raise ModelError(f"{weights}: was changed after it was written.")
-            return cls(card, load(content))
+                raise ModelError(f"{weights}: was changed after it was written.", AGAIN)
+            return cls(facts, load(content))
+        except FileNotFoundError:
+            raise ModelError(f"{weights}: the file is missing.") from None
         except (OSError, KeyError, SafetensorError) as error:
             raise ModelError(f"{folder}: holds no whole {name} ({error}).") from None
+
+
+def _hash(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(facts), ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

@@ -261,6 +261,15 @@ def test_an_address_where_no_hub_answers() -> None:
     assert "ModelError: nobody/nothing: not on this machine, and the model hub cannot be reached." in done.stderr
 
 
+def test_a_tokenizer_that_is_missing(tiny_bert: Path, tmp_path: Path) -> None:
+    """transformers makes one up that knows no word, and every text has the same vector."""
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    for file in (tmp_path / "model").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="knows no words"):
+        load_model(str(tmp_path / "model"))
+
+
 @pytest.mark.parametrize("kept", ["pickled", "nothing"])
 def test_pickled_weights_are_refused(tiny_bert: Path, tmp_path: Path, kept: str) -> None:
     folder = tmp_path / "model"

@@ -119,7 +119,8 @@ class EmbeddingEndpoint:
             except TryAgain as problem:
                 busy, failures = busy + problem.busy, failures + (not problem.busy)
                 if give_up() or failures >= self.retries.attempts or busy >= self.retries.attempts * BUSY_PATIENCE:
-                    raise EndpointError(f"{self.address}, {self.model}: {problem}.", KEPT_HINT) from None
+                    said = str(problem).rstrip(". ")
+                    raise EndpointError(f"{self.address}, {self.model}: {said}.", KEPT_HINT) from None
                 await self._wait(problem, min(max(busy, failures) - 1, 6))
 
     async def _wait(self, problem: TryAgain, attempt: int) -> None:

@@ -77,12 +77,18 @@ def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progr
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / ARTIFACT_FILE}: is not what vectune wrote ({error}).") from error
     if kind in ("full", "lora"):
+        if not (folder / "modules.json").is_file():
+            raise ModelError(f"{folder}: modules.json is missing, which says what the model is made of.")
         own = settings_of(str(folder), options)
         embedder = _open(str(folder), own)
         return CachedEmbedder(embedder, progress, own.cache_gib) if cache else embedder
 
     def open_base(name: str) -> Embedder:
-        return open_embedder(name, kept_settings(name, marker, options, folder / ARTIFACT_FILE), cache, progress)
+        kept = kept_settings(name, marker, options, folder / ARTIFACT_FILE)
+        try:
+            return open_embedder(name, kept, cache, progress)
+        except RecursionError:
+            raise ModelError(f"{folder / ARTIFACT_FILE}: the base '{name}' leads back to the folder itself.") from None
 
     if kind == "blend":
         from vectune.blend import open_blend
@@ -94,4 +100,6 @@ def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progr
         return open_words(folder, open_base, lambda inner: open_embedder(inner, options, cache, progress))
     from vectune.adapters import open_artifact
 
+    if kind == "bridge" and not isinstance(marker.get("document_base"), str):
+        raise ModelError(f"{folder / ARTIFACT_FILE}: document_base is missing: the file was edited.")
     return open_artifact(folder, open_base)

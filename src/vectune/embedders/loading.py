@@ -43,6 +43,7 @@ def load_model(name: str, *, device: str = "auto", trust_remote_code: bool = Fal
     with _loading_reports(reports), _translated(name, reports):
         model = _open(folder, None if device == "auto" else device, trust_remote_code)
     _check_reports(name, reports)
+    _check_words(name, model.tokenizer)
     return model.eval()
 
 
@@ -154,6 +155,16 @@ def _check_reports(name: str, reports: list[str]) -> None:
         raise ModelError(
             f"{name}: the weights do not match the config: the file lacks {some}, which would be random.",
             "Is it an embedding model, and is the download or copy complete?",
+        )
+
+
+def _check_words(name: str, tokenizer: Any) -> None:
+    """Refuse a tokenizer that was made up because its files are missing: every word would be the unknown one."""
+    special = getattr(tokenizer, "all_special_tokens", None)
+    if special and hasattr(tokenizer, "__len__") and len(tokenizer) <= len(special):
+        raise ModelError(
+            f"{name}: the tokenizer knows no words: its files (tokenizer.json) are missing.",
+            "Is the download or copy complete?",
         )
 
 

@@ -103,7 +103,9 @@ def kept_settings(name: str, marker: Json, given: Settings, origin: Path) -> Set
         UsageError: the model is at an address that only the folder names.
     """
     table = marker.get("models") or {}
-    if not isinstance(table, dict) or name not in table:
+    if not isinstance(table, dict):
+        raise ModelError(f"{origin}: models: is no table of settings: was it edited by hand?")
+    if name not in table:
         return given
     kept, own = options_from(table[name], f'{origin}: models."{name}"'), settings_of(name, given)
     chosen = {
