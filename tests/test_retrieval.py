@@ -108,6 +108,24 @@ def test_what_bf16_is_off_by_stays_below_its_bound() -> None:
     corpus[:32] = queries
     product = Bf16(len(queries) * len(corpus))
     rough, error = product.rough(product.left(queries), product.right(corpus))
-    off = np.abs(rough - queries.astype(np.float64) @ corpus.T.astype(np.float64))
-    assert (off <= error[:, None] + product.relative * np.abs(rough)).all()
+    off = np.abs(rough.whole() - queries.astype(np.float64) @ corpus.T.astype(np.float64))
+    assert (off <= error[:, None] + product.relative * np.abs(rough.whole())).all()
     assert off.max() > 1e-4  # it is bf16, so there is something to bound
+
+
+@pytest.mark.parametrize("lowest", [-0.3, -0.0, 0.0, 1e-30, 0.11, np.inf])
+def test_bf16_scores_are_compared_as_they_are(lowest: float) -> None:
+    rng = np.random.default_rng(4)
+    queries, corpus = unit(rng, 7, 64), unit(rng, 300, 64)
+    corpus[3], corpus[4] = -queries[0], 0.0
+    product = Bf16(len(queries) * len(corpus))
+    rough, _ = product.rough(product.left(queries), product.right(corpus))
+    lower = np.linspace(0.05, 0.2, 7, dtype=np.float32)
+    lower[2] = lowest
+    rows, chunks, scores = rough.reaching(lower)
+    whole = rough.whole()
+    assert np.array_equal(scores, whole[rows, chunks])
+    missed = whole >= lower[:, None]
+    missed[rows, chunks] = False
+    assert not missed.any()
+    assert (scores >= lower[rows] - 2.0**-8 * np.abs(lower[rows])).all(), "and next to nothing that is lower"

@@ -22,6 +22,52 @@ class Rows(Protocol):
     def __getitem__(self, part: slice | Ints, /) -> Floats: ...
 
 
+class Scores:
+    """Rough scores of a block, float32 of shape (q, chunks)."""
+
+    def __init__(self, scores: Floats) -> None:
+        self.scores, self.width = scores, scores.shape[1]
+
+    def whole(self) -> Floats:
+        """All of them."""
+        return self.scores
+
+    def reaching(self, lower: Floats) -> tuple[Ints, Ints, Floats]:
+        """Queries, chunks and scores of all that are at least ``lower``, shape (q,); some may be a little below."""
+        places = np.flatnonzero(self.scores >= lower[:, None])
+        rows, columns = np.divmod(places, self.width)
+        return rows, columns, self.scores.ravel()[places]
+
+
+class Bf16Scores(Scores):
+    """The same in bf16, as they come from the product; turned into float32 only where somebody looks at them.
+
+    The bits of positive numbers are in the order of the numbers, and those of negative ones, read as integers with a
+    sign, are below all of these. So scores are compared with a positive bound as they are: half the memory to read.
+    """
+
+    def __init__(self, product: Any, room: Floats) -> None:
+        self.product, self.room, self.width = product, room, product.shape[1]
+
+    def whole(self) -> Floats:
+        import torch
+
+        with torch.inference_mode():
+            torch.from_numpy(self.room).copy_(self.product)
+        return self.room
+
+    def reaching(self, lower: Floats) -> tuple[Ints, Ints, Floats]:
+        import torch
+
+        if not (lower > 0).all():
+            return Scores(self.whole()).reaching(lower)
+        bits = self.product.view(torch.int16).numpy()
+        least = (lower.view(np.int32) >> 16).astype(np.int16)  # cut, not rounded: no higher than it was
+        places = np.flatnonzero(bits >= least[:, None])
+        rows, columns = np.divmod(places, self.width)
+        return rows, columns, (bits.ravel()[places].astype(np.int32) << 16).view(np.float32)
+
+
 class Float32:
     """Products in float32.
 
@@ -44,11 +90,11 @@ class Float32:
         """A block of the corpus as ``rough`` takes it."""
         return block
 
-    def rough(self, queries: Floats, block: Floats) -> tuple[Floats, Floats]:
-        """Scores of shape (q, len(block)), kept until the next call, and how much each query's may be off."""
+    def rough(self, queries: Floats, block: Floats) -> tuple[Scores, Floats]:
+        """Scores, kept until the next call, and how much each query's may be off, shape (q,)."""
         shape = (len(queries), len(block))
         found: Floats = np.matmul(queries, block.T, out=self.room[: shape[0] * shape[1]].reshape(shape))
-        return found, np.full(len(queries), float32_error(queries.shape[1]))
+        return Scores(found), np.full(len(queries), float32_error(queries.shape[1]))
 
 
 class Bf16:
@@ -74,7 +120,7 @@ class Bf16:
         rounded, lost = _rounded(block)
         return rounded, lost.max()
 
-    def rough(self, queries: tuple[Any, Floats], block: tuple[Any, np.float32]) -> tuple[Floats, Floats]:
+    def rough(self, queries: tuple[Any, Floats], block: tuple[Any, np.float32]) -> tuple[Scores, Floats]:
         import torch
 
         (left, lost_left), (right, lost_right) = queries, block
@@ -82,9 +128,7 @@ class Bf16:
         shape, size = (len(left), len(right)), len(left) * len(right)
         with torch.inference_mode():
             product = torch.mm(left, right.T, out=self.product[:size].view(shape))
-            found = self.room[:size].reshape(shape)
-            torch.from_numpy(found).copy_(product)
-        return found, error
+        return Bf16Scores(product, self.room[:size].reshape(shape)), error
 
 
 def _rounded(vectors: Floats) -> tuple[Any, Floats]:
@@ -93,8 +137,7 @@ def _rounded(vectors: Floats) -> tuple[Any, Floats]:
 
     whole = torch.from_numpy(np.require(vectors, requirements="W"))
     kept = whole.bfloat16()
-    lost = (whole - kept).numpy()
-    return kept, np.sqrt(np.einsum("ij,ij->i", lost, lost))
+    return kept, torch.linalg.vector_norm(whole - kept, dim=1).numpy()
 
 
 def bf16_is_faster() -> bool:

@@ -6,6 +6,7 @@ what is too close to tell is scored exactly. A chunk that has as many before it 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,8 +14,6 @@ import numpy as np
 from vectune.products import Rows, exact
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vectune.products import Floats, Ints
 
 _CLOSE = 1 << 18  # pairs too close to tell that are kept before they are scored
@@ -57,19 +56,28 @@ class Ranks:
         self.close: list[tuple[Ints, Ints]] = []  # pairs, and chunks too close to theirs to tell
         self.waiting = 0
 
-    def add(self, rough: Floats, error: Floats, at_least: Floats | None, start: int) -> None:
-        """Look at the chunks from ``start`` on.
+    def least(self, error: Floats, at_least: Floats | None) -> Floats:
+        """The lowest rough score of each query that may come before one of its open pairs; ∞ where it has none.
 
         Args:
-            rough: their scores, shape (q, block).
             error: how far each query's scores are off beyond the relative part, shape (q,).
-            at_least: shape (q,); ``depth`` of these rough scores are at least that. None where it is not known.
-            start: the first one's index.
+            at_least: shape (q,); ``depth`` rough scores are known to be at least that. None where it is not known.
         """
         if at_least is not None:
             self.open = self.open[at_least[self.pairs.queries[self.open]] <= self._margins(self.open, error)[1]]
-        for first in range(0, len(self.open), len(rough)):
-            self._count(rough, error, self.open[first : first + len(rough)], start)
+        found = np.full(len(self.queries), np.inf, dtype=np.float32)
+        np.minimum.at(found, self.pairs.queries[self.open], self._margins(self.open, error)[0])
+        return found
+
+    def add(self, rows: Ints, chunks: Ints, scores: Floats, error: Floats) -> None:
+        """Look at some more chunks.
+
+        Args:
+            rows, chunks, scores: queries, and rough scores of chunks with them: all that reach ``least``.
+            error: as there.
+        """
+        for which in self._one_of_each():
+            self._count(rows, chunks, scores, error, which)
         self.open = self.open[self.before[self.open] < self.depth]
         if self.waiting > _CLOSE:
             self._settle()
@@ -87,17 +95,25 @@ class Ranks:
         off = (error[self.pairs.queries[which]] + self.relative * np.abs(scores)).astype(np.float32, copy=False)
         return scores - off, scores + off
 
-    def _count(self, rough: Floats, error: Floats, which: Ints, start: int) -> None:
-        rows = self.pairs.queries[which]
-        mine = rough if len(rows) == len(rough) and rows[0] == 0 and (np.diff(rows) == 1).all() else rough[rows]
-        low, high = self._margins(which, error)
-        places = np.flatnonzero(mine >= low[:, None])
-        rows, columns = np.divmod(places, mine.shape[1])
-        sure = mine.ravel()[places] > high[rows]
-        self.before[which] += np.bincount(rows[sure], minlength=len(which))
-        close: NDArray[np.bool_] = ~sure & (self.before[which] < self.depth)[rows]
-        self.close.append((which[rows[close]], columns[close] + start))
-        self.waiting += int(np.count_nonzero(close))
+    def _one_of_each(self) -> Iterator[Ints]:
+        """The open pairs, in parts that hold a query at most once."""
+        queries = self.pairs.queries[self.open]
+        turn = np.arange(len(queries)) - np.searchsorted(queries, queries)
+        for each in range(int(turn.max(initial=-1)) + 1):
+            yield self.open[turn == each]
+
+    def _count(self, rows: Ints, chunks: Ints, scores: Floats, error: Floats, which: Ints) -> None:
+        own = self.pairs.queries[which]
+        low, high = np.full((2, len(self.queries)), np.inf, dtype=np.float32)
+        low[own], high[own] = self._margins(which, error)
+        sure = scores > high[rows]
+        self.before[which] += np.bincount(rows[sure], minlength=len(self.queries))[own]
+        pair = np.full(len(self.queries), -1)
+        pair[own] = which
+        close = np.flatnonzero((scores >= low[rows]) & ~sure)
+        close = close[self.before[pair[rows[close]]] < self.depth]
+        self.close.append((pair[rows[close]], chunks[close]))
+        self.waiting += len(close)
 
     def _settle(self) -> None:
         """Score what was too close to tell."""

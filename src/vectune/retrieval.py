@@ -20,7 +20,7 @@ from vectune.ranks import Pairs, Ranks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vectune.products import Floats, Ints
+    from vectune.products import Floats, Ints, Scores
 
 QUERY_BLOCK = 512
 CORPUS_BLOCK = 2048
@@ -116,12 +116,20 @@ class _Part:
         self.ranks = Ranks(queries, corpus, pairs, depth, ties, product.relative)
 
     def add(self, right: Any, start: int) -> None:
-        """Look at the chunks from ``start`` on."""
+        """Look at the chunks from ``start`` on: once through their scores, for what either asks."""
         rough, error = self.product.rough(self.left, right)
-        self.best.add(rough, error, start)
+        least = self.best.least(rough, error)
+        lower = least
         if len(self.ranks.open):
-            known = start == 0 and rough.shape[1] > self.depth
-            self.ranks.add(rough, error, _at_most_kth(rough, self.depth) if known else None, start)
+            known = None
+            if start == 0 and rough.width > self.depth:
+                known = self.best.kth if self.depth == self.best.k else _at_most_kth(rough.whole(), self.depth)
+            lower = np.minimum(least, self.ranks.least(error, known))
+        rows, columns, scores = rough.reaching(lower)
+        if len(self.ranks.open):
+            self.ranks.add(rows, columns + start, scores, error)
+        best = slice(None) if lower is least else np.flatnonzero(scores >= least[rows])
+        self.best.add(rows[best], columns[best] + start, scores[best])
 
 
 class _Best:
@@ -134,15 +142,17 @@ class _Best:
         self.found: list[tuple[Ints, Ints, Floats]] = []  # queries, chunks and their rough scores
         self.pending = 0
 
-    def add(self, rough: Floats, error: Floats, start: int) -> None:
-        """Look at the chunks from ``start`` on: their rough scores, and how much each query's may be off."""
+    def least(self, rough: Scores, error: Floats) -> Floats:
+        """What each query's rough scores must reach to be of interest, given a block and how far it may be off."""
         self.error = np.maximum(self.error, error)
-        if not self.found and rough.shape[1] > self.k:
-            self.kth = _at_most_kth(rough, self.k)
-        places = np.flatnonzero(rough >= self._threshold(self.kth)[:, None])
-        rows, columns = np.divmod(places, rough.shape[1])
-        self.found.append((rows, columns + start, rough.ravel()[places]))
-        self.pending += len(places)
+        if not self.found and rough.width > self.k:
+            self.kth = _at_most_kth(rough.whole(), self.k)
+        return self._threshold(self.kth)
+
+    def add(self, rows: Ints, chunks: Ints, scores: Floats) -> None:
+        """Look at some more chunks: queries, chunks and rough scores, all that reach ``least``."""
+        self.found.append((rows, chunks, scores))
+        self.pending += len(rows)
         if self.pending > _PENDING * self.k * len(self.queries):
             self._drop()
 
