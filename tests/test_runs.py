@@ -118,6 +118,12 @@ def test_a_broken_manifest_counts_as_unfinished(tmp_path: Path) -> None:
     assert folder.finished("tune", "k", tmp_path) is None
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_folder_that_takes_no_files_is_named() -> None:
+    with pytest.raises(OutputError, match=r"/proc/board\.json: cannot be created"):
+        write_json(Path("/proc/board.json"), {})
+
+
 def test_work_folder_is_kept_after_an_error_and_removed_after_success(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), work_folder(tmp_path / "out") as work:
         (work / "half").write_text("x")

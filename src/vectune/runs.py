@@ -44,6 +44,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
+        if error.errno == errno.ENOENT and Path(str(error.filename)).parent == path.parent:  # /proc takes no files
+            raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
         raise
 
 
