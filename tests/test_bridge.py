@@ -80,12 +80,15 @@ def test_dev_says_what_is_kept_and_what_is_weak(tmp_path: Path) -> None:
     assert replace(found, dev={"old": 0.5, "new": 0.5, "bridge": 0.5, "moved": 0.5}).kept() is None
 
 
-def test_a_new_model_of_noise_is_told(tmp_path: Path) -> None:
+def test_a_new_model_of_noise_is_told_and_old_queries_serve_on(tmp_path: Path) -> None:
     dataset, old = turned_space(noise=0.05)
     rng = np.random.default_rng(0)
     new = TableEmbedder("noise", {text: unit(rng.normal(size=16)) for text in old.table})
     found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
-    assert any("keep the old model" in note for note in found.notes)
+    assert not found.gains and any("serves old queries" in note for note in found.notes)
+    served = open_artifact(tmp_path / "out", lambda name: {"table": old, "noise": new}[name])
+    text = next(iter(dataset.queries.values())).text
+    np.testing.assert_array_equal(served.embed_queries([text]), old.embed_queries([text]))
 
 
 def test_a_corpus_of_a_few_chunks_is_refused(tmp_path: Path) -> None:

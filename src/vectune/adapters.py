@@ -453,12 +453,13 @@ def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> E
 
 
 def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[[str], Embedder]) -> Embedder:
-    """New queries through the map, old documents as they are stored."""
+    """New queries through the map (old ones where dev found them better), old documents as they are stored."""
     old = open_base(str(marker.get("document_base")))
     check_base(old, str(marker.get("document_base")), str(marker.get("document_base_fingerprint") or ""), "bridge")
     stored = load_adapter(folder)
     check_base(new, stored.base, stored.base_fingerprint, "bridge")
-    return SplitEmbedder(AdaptedEmbedder(new, stored.adapter), old, name=folder.name)
+    queries = old if marker.get("queries") == "old" else AdaptedEmbedder(new, stored.adapter)
+    return SplitEmbedder(queries, old, name=folder.name)
 
 
 def _query_encoder(folder: Path) -> Embedder:

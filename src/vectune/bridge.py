@@ -9,7 +9,10 @@ scores on old vectors shall be the new queries' scores on moved ones. Queries do
 vectors move in another way.
 
 Judged queries then say what regression cannot: the adapter ladder (closed form, low rank, linear or residual MLP, by
-held-out queries) climbs over the mapped queries against old vectors, and once more against moved ones.
+held-out queries) climbs over the mapped queries against old vectors, and once more against moved ones. Where the new
+model was tuned from the old one, its queries are near the old vectors as they are, and a ladder from there errs in
+another way than one from the map: their mean is served unless dev prefers one of them. Dev queries alone decide that,
+and whether new queries are served at all: the new model has been trained on the others.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.splits import with_dev
-from vectune.training.adapter import FEW, Climbed, LadderOptions, Starts, climb, fit_all
+from vectune.training.adapter import FEW, Candidates, Climbed, LadderOptions, Starts, average, climb, fit_all, leads
 from vectune.training.problem import Positives, judged_rows, ndcg_at_10, problem_of, trained_queries
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ FOLDS = 4  # of the sample, for pull and rank
 PIECE_WEIGHT = 0.3  # of a sentence or window beside a whole chunk
 WINDOW, STRIDE, SHORTEST = 40, 30, 4  # words of windows, and of the shortest sentence
 QUERY_PULL = 0.003  # of the second map to W's transpose; there are enough stored vectors to need little
+CLEARLY = 2.0  # standard errors on dev by which one part of the map of queries must lead the mean of both
 MOVED = "moved"  # the folder beside the bridge for an index of moved vectors: its queries' and its documents' map
 LEAST = 50  # chunks of a sample, where the corpus has them
 WEAK = 10  # chunks and queries that are named as weak
@@ -80,6 +84,8 @@ class Bridge:
         moved: what new queries pass through to search an index that ``document`` has moved.
         dev: nDCG@10 of the dev queries among the sampled chunks: ``old``, ``new`` (everything embedded again),
             ``bridge`` (new queries on old vectors), ``moved`` (new queries on moved vectors).
+        index: nDCG@10 of all dev queries on the old vectors, by maps that were fitted without them: ``old`` and
+            ``bridge``; empty without a dev split.
         chosen: pull and rank of the regression, and how good they were on chunks left out.
         weak: chunks that are mapped worst and dev queries that lose most, by id.
         sampled: how many chunks both models embedded.
@@ -89,11 +95,17 @@ class Bridge:
     document: Adapter
     moved: Adapter
     dev: dict[str, float]
+    index: dict[str, float]
     chosen: Json
     weak: Json
     sampled: int
     notes: tuple[str, ...] = ()
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def gains(self) -> bool:
+        """False where dev says that old queries serve better on the old vectors: then the folder serves those."""
+        return not self.index or self.index["bridge"] >= self.index["old"]
 
     def kept(self, which: str = "bridge") -> float | None:
         """Share of the new model's gain on dev that is kept; None where there is no gain to keep."""
@@ -151,7 +163,9 @@ def _marker(found: Bridge, old: Embedder, new: Embedder) -> Json:
         "vectune": __version__,
         "method": "bridge",
         "options": found.chosen,
+        "queries": "new" if found.gains else "old",
         "dev": found.dev,
+        "index": found.index,
         "kept": {which: found.kept(which) for which in ("bridge", "moved")} if found.dev else {},
         "weak": found.weak,
         "notes": list(found.notes),
@@ -256,24 +270,23 @@ def learn(ground: _Ground, seed: int, progress: Progress) -> Bridge:
     fidelity, pull, rank = _choose(ground, positives)
     trial = _Regression(ground, ~held).map(pull, rank)
     final = _Regression(ground, np.ones(len(held), bool)).map(pull, rank)
-    towards_old, towards_moved = (
-        _Taught.of(ground, queries, documents, seed, progress)
-        for queries, documents in (
-            (_for_queries(ground.old, final), ground.old),
-            (np.eye(ground.new.shape[1], dtype=np.float32), _unit(ground.old @ final.T)),
-        )
-    )
+    towards_old, unseen, index = _query_map(ground, trial, final, seed, progress)
+    plain = np.eye(ground.new.shape[1], dtype=np.float32)
+    towards_moved = _Taught.of(ground, plain, _unit(ground.old @ final.T), seed, progress)
     board = _Dev(ground, positives)
-    unseen = towards_old.without_dev(_for_queries(ground.old, trial), ground.old)
-    unseen_moved = towards_moved.without_dev(towards_moved.start, _unit(ground.old @ trial.T))
+    unseen_moved = towards_moved.without_dev(plain, _unit(ground.old @ trial.T))
     dev = board.scores(unseen, _linear("ridge", trial), unseen_moved)
     notes = []
-    for which, name in (("bridge", "new queries on old vectors"), ("moved", "new queries on moved vectors")):
-        if dev and dev[which] < dev["old"]:
-            notes.append(
-                f"{name} score {dev[which]:.3f} on dev, below the old model's {dev['old']:.3f}: "
-                "keep the old model until all is embedded again."
-            )
+    if index and index["bridge"] < index["old"]:
+        notes.append(
+            f"new queries on old vectors score {index['bridge']:.3f} on dev, old queries {index['old']:.3f}: "
+            "the folder serves old queries, until all is embedded again."
+        )
+    if dev and dev["moved"] < dev["old"]:
+        notes.append(
+            f"new queries on moved vectors score {dev['moved']:.3f} on dev, below the old model's {dev['old']:.3f}: "
+            "do not move the index."
+        )
     if len(ground.dev) < FEW:
         found = f"only {len(ground.dev)} dev queries have their chunks in the sample"
         notes.append(f"{found}: the share kept is a rough guess.")
@@ -283,20 +296,61 @@ def learn(ground: _Ground, seed: int, progress: Progress) -> Bridge:
         "pull": pull,
         "rank": rank or "full",
         "fidelity": round(fidelity, 4),
-        "queries": [setting.describe() for setting in towards_old.climbed.settings],
-        "queries_on_moved": [setting.describe() for setting in towards_moved.climbed.settings],
+        "queries": {way: taught.describe() for way, taught in towards_old.items()},
+        "queries_on_moved": towards_moved.describe(),
     }
     progress.event("bridge", **chosen)
     return Bridge(
-        towards_old.adapter(),
+        average([taught.adapter() for taught in towards_old.values()]),
         _linear("low-rank" if rank else "ridge", final),
         towards_moved.adapter(),
         dev,
+        index,
         chosen,
         board.weak(unseen, trial, held),
         len(ground.sample),
         tuple(notes),
     )
+
+
+def _query_map(
+    ground: _Ground,
+    trial: NDArray[np.float32],
+    final: NDArray[np.float32],
+    seed: int,
+    progress: Progress,
+) -> tuple[dict[str, _Taught], Adapter, dict[str, float]]:
+    """What new queries pass through to search old vectors: its parts by name, their mean without dev, and dev's scores.
+
+    Args:
+        ground: the vectors.
+        trial, final: maps of documents, fitted without and with dev's chunks.
+        seed: of folds, weights and order.
+        progress: told what the ladder scored.
+    """
+    starts = {"mapped": (_for_queries(ground.old, trial), _for_queries(ground.old, final))}
+    dim_old, dim_new = ground.old.shape[1], ground.new.shape[1]
+    if dim_old == dim_new:
+        starts["as they are"] = (np.eye(dim_new, dtype=np.float32),) * 2
+    taught = {way: _Taught.of(ground, start, ground.old, seed, progress) for way, (_, start) in starts.items()}
+    unseen = {way: taught[way].without_dev(start, ground.old) for way, (start, _) in starts.items()}
+    problem = problem_of(ground.dataset, ground.new_queries, ground.old, 0, seed)
+    if not len(problem.dev):
+        return {"mapped": taught["mapped"]}, unseen["mapped"], {}
+    among, asked = Candidates(problem, problem.dev, seed), ground.new_queries[problem.dev]
+    ways = [list(taught), *([way] for way in taught)]  # the mean first: a part alone must clearly lead it
+    scored = [among.score(_mean(unseen, way).apply(asked)) for way in ways]
+    best = 0
+    for at, scores in enumerate(scored):
+        if leads(scores, scored[best], CLEARLY):
+            best = at
+    before = among.score(ground.old_queries[problem.dev])
+    index = {"old": float(before.mean()), "bridge": float(scored[best].mean())}
+    return {way: taught[way] for way in ways[best]}, _mean(unseen, ways[best]), index
+
+
+def _mean(adapters: dict[str, Adapter], which: list[str]) -> Adapter:
+    return average([adapters[way] for way in which])
 
 
 class _Regression:
@@ -362,6 +416,10 @@ class _Taught:
     def adapter(self) -> Adapter:
         """The start and then what the ladder found, as one adapter."""
         return composed(self.climbed.adapter, self.start)
+
+    def describe(self) -> list[dict[str, object]]:
+        """The ladder's settings."""
+        return [setting.describe() for setting in self.climbed.settings]
 
     def without_dev(self, start: NDArray[np.float32], documents: Vectors) -> Adapter:
         """The same settings over another start, fitted without the dev queries."""
