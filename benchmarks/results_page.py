@@ -274,7 +274,7 @@ def general(results: Results) -> str:
                 base = results.base(other, score("test"))
                 if base is not None and tool != "base":
                     changes.append(measures["nDCG@10"] - base)
-        return (f"{mean(changes):+.3f}", mean(changes)) if changes else ("—", None)
+        return (short(f"{mean(changes):+.3f}"), mean(changes)) if changes else ("—", None)
 
     return table(results, cell, digits="{:+.3f}")
 
