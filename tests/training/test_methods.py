@@ -12,7 +12,7 @@ from vectune.training.methods import checked_method, explain, tune_with
 from vectune.training.options import Method, TuneOptions
 
 
-@pytest.mark.parametrize("method", ["adapter", "query", "auto"])
+@pytest.mark.parametrize("method", ["adapter", "query", "lora", "auto"])
 def test_methods_that_keep_the_index_are_explained_as_such(method: Method) -> None:
     told = {what: (value, why) for what, value, why in explain(small_dataset(), TuneOptions(method, keep_index=True))}
     assert told["method"] == (method, "as asked")

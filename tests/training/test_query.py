@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 
 from vectune.adapters import Adapter, open_artifact
@@ -68,6 +71,23 @@ def test_the_folder_opens_in_sentence_transformers(tuned: Path, tiny_bert: Path)
         atol=1e-5,
     )
     assert np.abs(model.encode_query(texts) - base.encode_query(texts, normalize_embeddings=True)).max() > 0.01
+
+
+def test_low_rank_additions_alone_can_be_trained(dataset: RetrievalDataset, tiny_bert: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, lora_rank=4)
+    result = tune_query_encoder(dataset, tmp_path / "out", open_embedder(str(tiny_bert), cache=False), 0, options)
+    assert result.dev_after > result.dev_before
+    assert result.chosen["rung"] == "query encoder, rank 4"
+    model, base = SentenceTransformer(str(tmp_path / "out")), SentenceTransformer(str(tiny_bert))
+    router: Any = model[0]
+    queries, documents = (next(iter(router.sub_modules[side].children())) for side in ("query", "document"))
+    tuned, plain = queries.state_dict(), documents.state_dict()
+    assert tuned.keys() == plain.keys(), "the additions are in the weights"
+    changed = {name: tuned[name] - plain[name] for name in tuned if not torch.equal(tuned[name], plain[name])}
+    assert changed and all(change.ndim == 2 for change in changed.values())
+    assert max(int(torch.linalg.matrix_rank(change, rtol=1e-3)) for change in changed.values()) <= 4
+    texts = ["open the battery"]
+    np.testing.assert_allclose(model.encode_document(texts), base.encode_document(texts), atol=1e-5)
 
 
 def test_the_folder_opens_as_an_embedder_whose_documents_are_the_bases(tuned: Path, tiny_bert: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -33,7 +34,7 @@ def tune_with(
         models: settings of models behind an API, by name; kept in the artifact, without the key.
     """
     method = method_for(dataset, options)
-    tune = over_vectors(method, options.keep_index)
+    tune = over_vectors(method, options)
     if tune is None:
         from vectune.training.finetune import finetune
 
@@ -65,10 +66,10 @@ def checked_method(options: TuneOptions) -> Method:
         UsageError: the method trains weights that are behind an API, or documents' vectors that are to be kept.
     """
     method = options.method or ("auto" if options.keep_index or behind_api(options.model) else "full")
-    if options.keep_index and method not in ("auto", "adapter", "query"):
+    if options.keep_index and method not in ("auto", "adapter", "query", "lora"):
         raise UsageError(
             f"--keep-index: the method '{method}' needs every document embedded again.",
-            "Use --method auto, adapter or query.",
+            "Use --method auto, adapter, query, or lora, which then trains the queries' side alone.",
         )
     if not behind_api(options.model):
         return method
@@ -80,22 +81,26 @@ def checked_method(options: TuneOptions) -> Method:
     return "adapter" if method == "auto" and not options.keep_index else method
 
 
-def over_vectors(method: Method, keep_index: bool) -> Callable[..., TuneResult] | None:
+def over_vectors(method: Method, options: TuneOptions) -> Callable[..., TuneResult] | None:
     """The function of a method that works over an embedder's vectors; None for those that train the whole model."""
     from vectune.training.adapter import tune_adapter
     from vectune.training.blend import tune_blend
-    from vectune.training.query import tune_keeping_index, tune_query_encoder
+    from vectune.training.query import QueryOptions, tune_keeping_index, tune_query_encoder
 
     found: dict[Method, Callable[..., TuneResult]] = {
         "adapter": tune_adapter,
         "query": tune_query_encoder,
         "blend": tune_blend,
     }
-    return tune_keeping_index if method == "auto" and keep_index else found.get(method)
+    if options.keep_index:
+        low_rank = partial(tune_query_encoder, options=QueryOptions(lora_rank=options.lora_rank))
+        found |= {"auto": tune_keeping_index, "lora": low_rank}
+    return found.get(method)
 
 
 _STEPS = {
     "adapter": "identity → ridge, Procrustes → low rank, linear, MLP",
+    "lora": "low-rank additions to the query side against the stored document vectors",
     "query": "every weight of the query side against the stored document vectors",
     "auto": "identity → adapter → query encoder → words",
     "blend": "a lexical tail behind every vector, fitted to the corpus",
@@ -112,7 +117,7 @@ def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, 
     method = method_for(dataset, options)
     why = "the model's weights are behind an API" if behind_api(options.model) else "from where the queries come"
     found = [("method", str(method), "as asked" if options.method == method else why)]
-    if over_vectors(method, options.keep_index) is None:
+    if over_vectors(method, options) is None:
         from vectune.training.finetune import explain as explain_finetuning
 
         return [*found, *explain_finetuning(dataset, options)]

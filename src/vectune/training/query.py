@@ -39,9 +39,12 @@ from vectune.training.adapter import (
     notes_on,
     spread,
 )
+from vectune.training.choice import mixture
 from vectune.training.encoder import Encoder, Texts
 from vectune.training.folders import local_model, write_adapter, write_query_encoder
 from vectune.training.ladder import PoolSoftmax
+from vectune.training.opening import add_lora
+from vectune.training.options import TuneOptions
 from vectune.training.problem import Fold, Problem, problem_of, trained_queries
 from vectune.training.result import TuneResult
 from vectune.training.words import HeldOut, Worded, words_of, write_words
@@ -74,6 +77,8 @@ class QueryOptions:
         warmup: share of the steps over which the rate rises.
         seconds: the plan is cut so that all trainings together take about this long; 0 takes the time it takes.
         checks: looks at held-out queries in a training.
+        lora_rank: of low-rank additions, which are trained instead of every weight at ten times the rate; None: every
+            weight.
     """
 
     epochs: float = 6.0
@@ -83,6 +88,7 @@ class QueryOptions:
     warmup: float = 0.1
     seconds: float = 40.0
     checks: int = 4
+    lora_rank: int | None = None
 
 
 DEFAULTS = QueryOptions()
@@ -336,7 +342,7 @@ def encode_queries(
     best = max((point for point in pooled if point != UNTRAINED), key=lambda point: float(pooled[point].mean()))
     adapter = tuning.keep(best)
     chosen = {
-        "rung": "query encoder",
+        "rung": "query encoder" if options.lora_rank is None else f"query encoder, rank {options.lora_rank}",
         "adapter": [setting.describe() for setting in climbed.settings],
         "steps": round(best.done * tuning.steps(len(problem.queries))),
         "share": best.share,
@@ -370,9 +376,12 @@ class _Tuning:
         self.problem, self.model, self.settings, self.seed = problem, model, climbed.settings, seed
         self.options, self.progress, self.epochs = options, progress, options.epochs
         self.restore = without_dropout(model)
+        self.lora = None if options.lora_rank is None else add_lora(model, TuneOptions(lora_rank=options.lora_rank))
+        self.rate = options.rate if self.lora is None else 10 * options.rate  # the additions start at nothing
         self.encoder = Encoder(model, torch.bfloat16 if fast_bf16(model.device.type) else torch.float32)
         self.texts: Texts = self.encoder.tokenize(texts, "query")
-        self.base: Weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.trained: Weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.base = self._weights()
         self.starts = Starts(problem, seed)
         self.timed = not options.seconds
 
@@ -417,14 +426,14 @@ class _Tuning:
         options, through, rng = self.options, as_torch(adapter), np.random.default_rng(self.seed)
         softmax = PoolSoftmax(self.problem.documents, pool, self.problem.positives.take(rows), rng)
         fused = self.model.device.type in ("cpu", "cuda")
-        adam = torch.optim.AdamW(self.model.parameters(), lr=options.rate, weight_decay=0.01, fused=fused)
+        adam = torch.optim.AdamW(self.trained.values(), lr=self.rate, weight_decay=0.01, fused=fused)
         order = _Order(len(rows), options.batch, rng)
         step, looks, started, steps = 0, 0, time.perf_counter(), self.steps(len(rows))
         with self.progress.task("query encoder", total=steps, unit="steps") as task:
             while step < steps:
                 batch = next(order)
                 for group in adam.param_groups:
-                    group["lr"] = options.rate * self._rise_and_fall(step, steps)
+                    group["lr"] = self.rate * self._rise_and_fall(step, steps)
                 value = self._step(adam, softmax, rows, batch, through)
                 step += 1
                 task.advance(1, f"loss {value:.3f}")
@@ -469,24 +478,26 @@ class _Tuning:
             raise TrainingError(f"the loss became {value}.", "Lower the rate.")
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         adam.step()
         return value
 
     def _weights(self) -> Weights:
-        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        return {name: p.detach().clone() for name, p in self.trained.items()}
 
     def _mixed(self, tuned: Weights, share: float) -> Weights:
         """Weights between the base's and the tuned ones: often better than either (arXiv 2109.01903)."""
-        return {name: self.base[name].lerp(value, share) for name, value in tuned.items()}
+        return mixture(self.base, tuned, share)
 
     def _put(self, weights: Weights) -> None:
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self.trained.items():
                 parameter.copy_(weights[name])
 
     def finished(self) -> SentenceTransformer:
-        """The model, in eval mode and with the dropout it came with."""
+        """The model, in eval mode, with the dropout it came with, and additions added to its weights."""
+        if self.lora is not None:
+            self.lora.merge_and_unload()
         self.restore()
         return self.model.eval()
 
