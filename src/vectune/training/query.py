@@ -106,26 +106,22 @@ UNTRAINED = Point(0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A tuned query encoder and what held-out queries say of it.
+class Trials:
+    """What held-out queries say of trainings that did not see them.
 
     Attributes:
-        model: the tuned model.
-        adapter: what its vectors pass through; the identity where nothing.
-        scores: nDCG@10 of each held-out query at the chosen point, dev's first, by trainings that did not see it.
+        point: where training ends best.
+        scores: nDCG@10 of each held-out query there, dev's first.
         base: the same for the base; ``start``: for the base's encoder with the adapter.
         dev: how many of them are dev's.
-        chosen: where the training ended, the adapter's settings.
-        held_out: the held-out queries and their vectors at the chosen point.
+        held_out: the held-out queries and their vectors at that point.
     """
 
-    model: SentenceTransformer
-    adapter: Adapter
+    point: Point
     scores: Scores
     base: Scores
     start: Scores
     dev: int
-    chosen: dict[str, object]
     held_out: list[HeldOut]
 
     @property
@@ -138,6 +134,23 @@ class Encoded:
         """True where encoder and adapter together beat the base, on dev as well."""
         lead = self.scores - self.base
         return float(lead.mean()) > 0 and float(lead[: self.dev].mean()) >= 0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A tuned query encoder.
+
+    Attributes:
+        model: the tuned model.
+        adapter: what its vectors pass through; the identity where nothing.
+        trials: what held-out queries say of it.
+        chosen: where the training ended, the adapter's settings.
+    """
+
+    model: SentenceTransformer
+    adapter: Adapter
+    trials: Trials
+    chosen: dict[str, object]
 
 
 def tune_query_encoder(
@@ -209,12 +222,11 @@ def _tune(
         problem = problem_of(dataset, queries, documents, LadderOptions().folds, seed)
         texts = [dataset.queries[key].text for key in trained_queries(dataset)]
         if model is not None:
-            encoded = encode_queries(problem, texts, model, climbed, seed, options, progress)
-            if not (encoded.gains and (encoded.better or not ladder)):
-                encoded = None
+            encoded = encode_queries(problem, texts, model, climbed, seed, options, progress, must_lead=ladder)
+            if encoded is None:
                 notes.append("tuning the query encoder added nothing on dev: the adapter alone is the result.")
         if ladder:
-            vectors = encoded.held_out if encoded else _held_out(problem, climbed, seed)
+            vectors = encoded.trials.held_out if encoded else _held_out(problem, climbed, seed)
             worded = words_of(dataset, problem, texts, vectors, seed)
             notes.append(worded.note)
     outcome = _Outcome(climbed, encoded, worded if worded is not None and worded.gains else None)
@@ -266,13 +278,15 @@ class _Outcome:
     def dev_before(self) -> float:
         if self.worded:
             return float(self.worded.base[: self.worded.dev].mean())
-        return float(self.encoded.base[: self.encoded.dev].mean()) if self.encoded else self.climbed.dev_before
+        trials = self.encoded and self.encoded.trials
+        return float(trials.base[: trials.dev].mean()) if trials else self.climbed.dev_before
 
     @property
     def dev_after(self) -> float:
         if self.worded:
             return float(self.worded.after[: self.worded.dev].mean())
-        return float(self.encoded.scores[: self.encoded.dev].mean()) if self.encoded else self.climbed.dev_after
+        trials = self.encoded and self.encoded.trials
+        return float(trials.scores[: trials.dev].mean()) if trials else self.climbed.dev_after
 
     @property
     def chosen(self) -> dict[str, object]:
@@ -319,7 +333,8 @@ def encode_queries(
     seed: int = 0,
     options: QueryOptions = DEFAULTS,
     progress: Progress = SILENT,
-) -> Encoded:
+    must_lead: bool = False,
+) -> Encoded | None:
     """Train a copy of the model on folds to see where to end, then on all queries up to there.
 
     Args:
@@ -330,26 +345,42 @@ def encode_queries(
         seed: of the order.
         options: see ``QueryOptions``.
         progress: told steps and held-out scores.
+        must_lead: whether it must be better than the adapter alone.
+
+    Returns:
+        None where it gains nothing: no better than the base, or than the adapter where it must be. Training ends as
+        soon as that is seen, on dev or on all folds.
     """
     torch.manual_seed(seed)
     tuning = _Tuning(problem, texts, copy.deepcopy(model), climbed, seed, options, progress)
-    trials, base = [], []
+    looks: list[dict[Point, _Look]] = []
     for fold in problem.folds[:FOLDS]:
-        trials.append(tuning.trial(fold))
-        held = _held(fold)
-        base.append(Candidates(problem, held, seed).score(problem.queries[held]))
-    pooled = {point: np.concatenate([trial[point].scores for trial in trials]) for point in trials[0]}
-    best = max((point for point in pooled if point != UNTRAINED), key=lambda point: float(pooled[point].mean()))
-    adapter = tuning.keep(best)
+        looks.append(tuning.trial(fold))
+        trials = _trials(problem, looks, seed)
+        if must_lead and float((trials.scores - trials.start).mean()) <= 0:
+            return None
+    if not (trials.gains and (trials.better or not must_lead)):
+        return None
+    adapter = tuning.keep(trials.point)
     chosen = {
         "rung": "query encoder" if options.lora_rank is None else f"query encoder, rank {options.lora_rank}",
         "adapter": [setting.describe() for setting in climbed.settings],
-        "steps": round(best.done * tuning.steps(len(problem.queries))),
-        "share": best.share,
+        "steps": round(trials.point.done * tuning.steps(len(problem.queries))),
+        "share": trials.point.share,
     }
-    looks = [trial[best].held_out for trial in trials]
-    before, start = np.concatenate(base), pooled[UNTRAINED]
-    return Encoded(tuning.finished(), adapter, pooled[best], before, start, len(base[0]), chosen, looks)
+    return Encoded(tuning.finished(), adapter, trials, chosen)
+
+
+def _trials(problem: Problem, looks: list[dict[Point, _Look]], seed: int) -> Trials:
+    """What the folds that were trained on say together."""
+    base = []
+    for fold in problem.folds[: len(looks)]:
+        held = _held(fold)
+        base.append(Candidates(problem, held, seed).score(problem.queries[held]))
+    pooled = {point: np.concatenate([look[point].scores for look in looks]) for point in looks[0]}
+    best = max((point for point in pooled if point != UNTRAINED), key=lambda point: float(pooled[point].mean()))
+    held_out = [look[best].held_out for look in looks]
+    return Trials(best, pooled[best], np.concatenate(base), pooled[UNTRAINED], len(base[0]), held_out)
 
 
 @dataclass(frozen=True)
