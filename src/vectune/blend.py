@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -119,8 +119,7 @@ class Blend:
         found = Carded.load(folder, NAME)
         try:
             facts, tensors = found.facts, found.tensors
-            basis = tensors["basis"].astype(np.float32)
-            tail = Tail(tuple(facts["vocabulary"]), tensors["weights"], basis, facts["average"], facts["language"])
+            tail = Tail.stored(facts, tensors)
             dense, lexical = tensors["dense_covariance"], tensors["tail_covariance"]
             return cls(tail, facts["weight"], dense, lexical, facts["scale"], facts["radius"])
         except KeyError as error:
@@ -128,22 +127,9 @@ class Blend:
 
     @property
     def _carded(self) -> Carded:
-        tail = self.tail
-        facts = {
-            "weight": self.weight,
-            "scale": self.scale,
-            "radius": self.radius,
-            "average": tail.average,
-            "language": tail.language,
-            "vocabulary": list(tail.vocabulary),
-        }
-        tensors: dict[str, NDArray[Any]] = {
-            "basis": tail.basis.astype(np.float16),
-            "weights": tail.weights,
-            "dense_covariance": self.dense_covariance,
-            "tail_covariance": self.tail_covariance,
-        }
-        return Carded(facts, tensors)
+        facts = {"weight": self.weight, "scale": self.scale, "radius": self.radius, **self.tail.facts}
+        covariances = {"dense_covariance": self.dense_covariance, "tail_covariance": self.tail_covariance}
+        return Carded(facts, {**self.tail.tensors, **covariances})
 
 
 @dataclass(frozen=True)

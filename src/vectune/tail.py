@@ -9,7 +9,7 @@ from the corpus alone, in seconds, without a query, a label or a gradient, and f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,26 @@ class Tail:
     @property
     def dim(self) -> int:
         return int(self.basis.shape[1])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is stored of it as JSON."""
+        return {"average": self.average, "language": self.language, "vocabulary": list(self.vocabulary)}
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What is stored of it as tensors; the basis in half precision."""
+        return {"basis": self.basis.astype(np.float16), "weights": self.weights}
+
+    @classmethod
+    def stored(cls, facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Tail:
+        """From ``facts`` and ``tensors``, which may hold more.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        basis = tensors["basis"].astype(np.float32)
+        return cls(tuple(facts["vocabulary"]), tensors["weights"], basis, facts["average"], facts["language"])
 
     def documents(self, texts: Sequence[str]) -> Vectors:
         """BM25 weights of the texts' words, projected; shape (len(texts), dim), not normalised."""

@@ -91,9 +91,8 @@ class WordMap:
         found = Carded.load(folder, NAME)
         try:
             facts, tensors = found.facts, found.tensors
-            basis, rare = tensors["basis"].astype(np.float32), tensors["weights"]
-            words = Tail(tuple(facts["vocabulary"]), rare, basis, facts["average"], facts["language"])
-            if basis.shape != (len(words.vocabulary), len(tensors["covariance"])):
+            words = Tail.stored(facts, tensors)
+            if words.basis.shape != (len(words.vocabulary), len(tensors["covariance"])):
                 raise ModelError(f"{folder / NAME}.json: the vocabulary does not fit the tensors: it was edited.")
             return cls(words, tensors["covariance"], float(facts["weight"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -102,18 +101,7 @@ class WordMap:
     @property
     def _carded(self) -> Carded:
         words = self.words
-        facts = {
-            "weight": self.weight,
-            "average": words.average,
-            "language": words.language,
-            "vocabulary": list(words.vocabulary),
-        }
-        tensors: dict[str, NDArray[Any]] = {
-            "basis": words.basis.astype(np.float16),
-            "weights": words.weights,
-            "covariance": self.covariance,
-        }
-        return Carded(facts, tensors)
+        return Carded({"weight": self.weight, **words.facts}, {**words.tensors, "covariance": self.covariance})
 
 
 class WordFit:

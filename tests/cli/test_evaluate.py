@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from boards import dataset
+from calling import Run
 from report_runs import CURVE, make_run
 from vectune.board import Board
-from vectune.cli.app import main
 from vectune.runs import write_json
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def vectune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vectune", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture
