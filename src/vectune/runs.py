@@ -42,9 +42,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(f"{path}: the disk is full.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
-        if error.errno == errno.ENOENT and Path(str(error.filename)).parent == path.parent:  # /proc takes no files
+        no_place = error.errno == errno.ENOENT and Path(str(error.filename)).parent == path.parent  # as in /proc
+        if no_place or error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
         raise
 

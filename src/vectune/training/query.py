@@ -354,9 +354,12 @@ def encode_queries(
     torch.manual_seed(seed)
     tuning = _Tuning(problem, texts, copy.deepcopy(model), climbed, seed, options, progress)
     looks: list[dict[Point, _Look]] = []
+    base: list[Scores] = []
     for fold in problem.folds[:FOLDS]:
         looks.append(tuning.trial(fold))
-        trials = _trials(problem, looks, seed)
+        held = _held(fold)
+        base.append(Candidates(problem, held, seed).score(problem.queries[held]))
+        trials = _trials(looks, base)
         if must_lead and float((trials.scores - trials.start).mean()) <= 0:
             return None
     if not (trials.gains and (trials.better or not must_lead)):
@@ -371,12 +374,8 @@ def encode_queries(
     return Encoded(tuning.finished(), adapter, trials, chosen)
 
 
-def _trials(problem: Problem, looks: list[dict[Point, _Look]], seed: int) -> Trials:
-    """What the folds that were trained on say together."""
-    base = []
-    for fold in problem.folds[: len(looks)]:
-        held = _held(fold)
-        base.append(Candidates(problem, held, seed).score(problem.queries[held]))
+def _trials(looks: list[dict[Point, _Look]], base: list[Scores]) -> Trials:
+    """What the folds that were trained on say together; ``base`` holds the base's scores of each."""
     pooled = {point: np.concatenate([look[point].scores for look in looks]) for point in looks[0]}
     best = max((point for point in pooled if point != UNTRAINED), key=lambda point: float(pooled[point].mean()))
     held_out = [look[best].held_out for look in looks]
