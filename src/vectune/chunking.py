@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vectune.embedders.models import API, DEFAULT_MODEL
+from vectune.embedders.models import DEFAULT_MODEL, behind_api
 from vectune.errors import UsageError
 from vectune.headings import heading_path
 from vectune.pages import continues, full_width
@@ -96,7 +96,7 @@ class Chunker:
         Raises:
             ModelError: there is no such model, or it has no ``tokenizer.json``.
         """
-        if str(model).startswith(API):
+        if behind_api(str(model)):
             return cls(load_tokenizer(DEFAULT_MODEL), options.tokens or model_reads(DEFAULT_MODEL), options)
         tokenizer = load_tokenizer(model)
         prompt = len(tokenizer.encode(document_prompt(model), add_special_tokens=False).ids)

@@ -19,7 +19,6 @@ A configuration file holds the top-level values and a table for each stage::
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from vectune.duplicates import DuplicateOptions
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.embedders.options import EmbedOptions
 from vectune.embedders.settings import check_models
-from vectune.errors import InputError, UsageError
+from vectune.errors import InputError, UsageError, did_you_mean
 from vectune.evaluation import EvaluateOptions
 from vectune.metrics import measure_name
 from vectune.queries.extractive import ExtractiveOptions
@@ -155,8 +154,7 @@ def unknown_names(values: Json, known: Mapping[str, Any], table: str = "") -> li
     found = []
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            found.append(f"{table}{name}: there is no such option" + (f"; did you mean {near[0]}?" if near else ""))
+            found.append(f"{table}{name}: there is no such option{did_you_mean(name, known)}")
         elif dataclasses.is_dataclass(known[name]) and isinstance(value, dict):
             found += unknown_names(value, get_type_hints(known[name]), f"{table}{name}.")
         elif name == "models" and isinstance(value, dict):

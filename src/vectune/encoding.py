@@ -18,6 +18,7 @@ import numpy as np
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.cached import CachedEmbedder
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.models import API
 from vectune.embedders.options import DEFAULTS
 from vectune.errors import ModelError
 from vectune.lexical import BM25
@@ -250,7 +251,7 @@ def _api(embedder: Embedder) -> str | None:
     """The name of the API that vectors are bought from, behind caches and adapters; None where nothing is bought."""
     for part in _inside(embedder):
         if hasattr(part, "usage"):
-            return str(getattr(part, "name", "")).removeprefix("openai:")
+            return str(getattr(part, "name", "")).removeprefix(API)
     return None
 
 

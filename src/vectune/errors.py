@@ -22,6 +22,7 @@ The command line catches ``VectuneError`` once, prints the message and the hint,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -110,3 +111,11 @@ class MissingExtraError(UsageError):
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed.", f"pip install 'vectune[{extra}]'"
         )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean OTHER?`` behind a name that is nearly a known one; empty where none is near."""
+    from difflib import get_close_matches  # not at every start
+
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

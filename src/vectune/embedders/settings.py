@@ -8,16 +8,15 @@ the folder would otherwise choose where the key of whoever opens it is sent.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from vectune.embedders.models import API, ARTIFACT_FILE
+from vectune.embedders.models import API, ARTIFACT_FILE, behind_api
 from vectune.embedders.options import DEFAULTS, EmbedOptions
-from vectune.errors import ModelError, UsageError
+from vectune.errors import ModelError, UsageError, did_you_mean
 from vectune.protocols import Embedder
 from vectune.queries.endpoint import is_local
 from vectune.runs import Json, write_json
@@ -42,7 +41,7 @@ def check_models(models: Mapping[str, EmbedOptions]) -> None:
     """
     for name, options in models.items():
         table = f'models."{name}"'
-        if not name.startswith(API):
+        if not behind_api(name):
             raise UsageError(
                 f"{table}: these are settings of models behind an API, whose names begin with {API}.",
                 f'Is [models."{API}{name}"] meant? A local model is set up in [tune].',
@@ -77,7 +76,7 @@ def table_of(*embedders: Embedder) -> dict[str, Json]:
     found = {}
     for embedder in embedders:
         options = getattr(embedder, "options", None)
-        if embedder.name.startswith(API) and isinstance(options, EmbedOptions) and (kept := to_keep(options)):
+        if behind_api(embedder.name) and isinstance(options, EmbedOptions) and (kept := to_keep(options)):
             found[embedder.name] = kept
     return found
 
@@ -134,8 +133,7 @@ def options_from(values: object, origin: str) -> EmbedOptions:
         raise ModelError(f"{origin}: holds no settings: was it edited by hand?")
     for name in values:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            raise ModelError(f"{origin}: there is no setting {name}" + (f"; did you mean {near[0]}?" if near else "."))
+            raise ModelError(f"{origin}: there is no setting {name}{did_you_mean(name, NAMES) or '.'}")
     try:
         return TypeAdapter(EmbedOptions).validate_python(values)
     except ValidationError as error:
