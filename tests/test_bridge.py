@@ -9,9 +9,12 @@ import pytest
 
 from spaces import TableEmbedder, turned_space, unit
 from vectune.adapters import load_adapter, open_artifact
-from vectune.bridge import MOVED, BridgeOptions, build_bridge, pieces_of
+from vectune.bridge import MOVED, BridgeOptions, build_bridge
+from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError, FingerprintError
 from vectune.training.problem import Positives, judged_rows, ndcg_at_10
+from vectune.training.spaces import pieces_of
+from vectune.words import WordMap
 
 HALF = BridgeOptions(sample=0.5)
 
@@ -89,6 +92,45 @@ def test_a_new_model_of_noise_is_told_and_old_queries_serve_on(tmp_path: Path) -
     served = open_artifact(tmp_path / "out", lambda name: {"table": old, "noise": new}[name])
     text = next(iter(dataset.queries.values())).text
     np.testing.assert_array_equal(served.embed_queries([text]), old.embed_queries([text]))
+
+
+def named(dataset: RetrievalDataset, old: TableEmbedder, rare: bool) -> tuple[RetrievalDataset, TableEmbedder]:
+    """The same vectors, and a word that chunks share with their queries (``rare``: each chunk has its own)."""
+    table = {}
+
+    def word(key: str) -> str:
+        return "".join(chr(ord("a") + int(digit)) for digit in key if digit.isdigit()) + "q" if rare else "thing"
+
+    corpus, queries = {}, {}
+    for key, chunk in dataset.corpus.items():
+        corpus[key] = replace(chunk, text=f"{chunk.text} {word(key)}")
+        table[corpus[key].content] = old.table[chunk.content]
+    for judged in dataset.qrels.values():
+        for query, grades in judged.items():
+            text = f"{dataset.queries[query].text} {word(next(iter(grades)))}"
+            queries[query] = replace(dataset.queries[query], text=text)
+            table[text] = old.table[dataset.queries[query].text]
+    return replace(dataset, corpus=corpus, queries=queries), TableEmbedder("table", table)
+
+
+@pytest.mark.parametrize("rare", [True, False], ids=["telling words", "words that tell nothing"])
+def test_words_of_queries_count_where_dev_gains_by_them(rare: bool, tmp_path: Path) -> None:
+    dataset, old = named(*turned_space(dim=48, noise=1.5), rare)
+    new = moved(old, 48, noise=1.0)
+    out = tmp_path / "out"
+    found = build_bridge(old, new, dataset, out, 0, HALF)
+    assert (found.words is not None) == rare == ("words" in found.index) == (out / "words.json").exists()
+    if found.words is None:
+        return
+    rows = {key: row for row, key in enumerate(dataset.corpus)}
+    positives = Positives.of(judged_rows(dataset.split("test"), rows))
+    texts = [query.text for query in dataset.queries_of("test")]
+    stored = old.embed_documents([chunk.content for chunk in dataset.corpus.values()])
+    plain = found.query.apply(new.embed_queries(texts))
+    worded = found.words.apply(plain, texts)
+    assert ndcg_at_10(worded @ stored.T, positives).mean() > ndcg_at_10(plain @ stored.T, positives).mean() + 0.1
+    loaded = WordMap.load(out)
+    np.testing.assert_array_equal(loaded.apply(plain, texts), worded)
 
 
 def test_a_corpus_of_a_few_chunks_is_refused(tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from datasets_made import make_dataset
+from vectune.bridge import build_bridge
 from vectune.embedders.factory import open_embedder
 from vectune.errors import ModelError
+from vectune.words import WordFit
 
 
 def marked(folder: Path, **marker: Any) -> Path:
@@ -27,6 +31,25 @@ def test_a_base_that_is_the_folder_itself(tmp_path: Path) -> None:
 def test_a_bridge_that_names_no_old_model(tmp_path: Path, tiny_bert: Path) -> None:
     with pytest.raises(ModelError, match="document_base is missing"):
         open_embedder(marked(tmp_path / "bridge", kind="bridge", base=str(tiny_bert)))
+
+
+def test_a_bridge_whose_queries_words_count(tmp_path: Path, tiny_bert: Path) -> None:
+    base, dataset, folder = open_embedder(str(tiny_bert)), make_dataset(), tmp_path / "bridge"
+    build_bridge(base, base, dataset, folder)
+    marker = json.loads((folder / "vectune.json").read_text())
+    (folder / "vectune.json").write_text(json.dumps({**marker, "words": False}))
+    plain = open_embedder(folder)
+    (folder / "vectune.json").write_text(json.dumps({**marker, "words": True}))
+    (folder / "words.json").unlink(missing_ok=True)
+    with pytest.raises(ModelError, match=r"words\.json"):
+        open_embedder(folder)
+    contents = [chunk.content for chunk in dataset.corpus.values()]
+    words = WordFit(contents, base.embed_documents(contents)).fit(0.4)
+    words.save(folder)
+    served, asked = open_embedder(folder), ["the bridge over the river", "invoice tax"]
+    np.testing.assert_allclose(served.embed_queries(asked), words.apply(plain.embed_queries(asked), asked), atol=1e-6)
+    np.testing.assert_array_equal(served.embed_documents(asked), base.embed_documents(asked))
+    assert served.fingerprint != plain.fingerprint
 
 
 def test_settings_that_are_no_table(tmp_path: Path) -> None:

@@ -79,11 +79,21 @@ def test_generated_queries_choose_no_more_than_the_cautious_weight() -> None:
     assert worded(made(shared_words=True), noise=0.4, generated=True).map.weight <= UNLABELLED_WEIGHT
 
 
-def test_a_weight_at_which_later_chunks_lose_is_not_taken() -> None:
-    ones = np.ones(50)
-    seen = {0.0: 0.5 * ones, 0.1: 0.6 * ones, 0.2: 0.7 * ones, 0.3: 0.8 * ones}
-    assert _choose(seen, dict.fromkeys(seen, ones)) == 0.3
-    assert _choose(seen, {0.0: ones, 0.1: ones, 0.2: 0.9 * ones, 0.3: ones}) == 0.1
+ONES = np.ones(50)
+SEEN = {0.0: 0.5 * ONES, 0.1: 0.6 * ONES, 0.2: 0.7 * ONES, 0.3: 0.8 * ONES}
+
+
+@pytest.mark.parametrize(
+    ("later", "base", "weight"),
+    [
+        ((0.5, 0.5, 0.5, 0.5), 0.4, 0.3),
+        ((0.5, 0.45, 0.39, 0.5), 0.4, 0.1),  # worse there than the untuned model: no weight from here on
+        ((0.5, 0.5, 0.48, 0.05), 0.0, 0.2),  # above the untuned model, but a fifth of the questions lose too much
+        ((0.5, 0.0, 0.0, 0.0), 0.4, 0.0),
+    ],
+)
+def test_chunks_that_come_later_limit_the_weight(later: tuple[float, ...], base: float, weight: float) -> None:
+    assert _choose(SEEN, {w: value * ONES for w, value in zip(SEEN, later, strict=True)}, base * ONES) == weight
 
 
 @pytest.fixture

@@ -43,6 +43,9 @@ def bridge(
         if which in found.dev:
             kept = found.kept(which) if which in ("bridge", "moved") else None
             print(f"  {label:<30} {found.dev[which]:.3f}" + ("" if kept is None else f"  keeps {kept:.0%} of the gain"))
+    served = {"old": "old queries on the whole index", "bridge": "new queries on it", "words": "and their words"}
+    for which in found.index:
+        print(f"  {served[which]:<30} {found.index[which]:.3f}")
     print(f"  to move the index instead: {out / MOVED} maps stored vectors, and queries to search them")
     for note in found.notes:
         print(f"  {note}")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vectune.training.axes import principal_axes
 from vectune.training.batches import Batch
 from vectune.training.ground import Ground
 from vectune.training.loop import Loss
@@ -32,6 +33,7 @@ def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = No
     """
     data = ground.data
     weight = options.teacher_weight if teacher is not None else 0.0
+    axes = torch.from_numpy(principal_axes(ground.chunk_vectors)) if options.dimensions else None
 
     def loss(queries: Tensor, chunks: Tensor, batch: Batch) -> Tensor:
         device = queries.device
@@ -49,7 +51,8 @@ def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = No
                 total = total + weight * distillation(q, d, scores, temperature=options.temperature)
             return total
 
-        whole = matryoshka(objective, options.dimensions) if options.dimensions else objective
+        basis = None if axes is None else axes.to(device)
+        whole = objective if basis is None else matryoshka(objective, options.dimensions, basis)
         found = whole(queries, chunks)
         if options.anchor and options.anchor_texts is None:
             before = torch.from_numpy(ground.query_vectors[batch.queries]).to(device)

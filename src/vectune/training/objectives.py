@@ -59,20 +59,22 @@ def distillation(
     return kl_div(log_softmax(scores, -1), softmax(teacher, -1), reduction="batchmean")
 
 
-def matryoshka(objective: Objective, dimensions: Sequence[int]) -> Objective:
+def matryoshka(objective: Objective, dimensions: Sequence[int], axes: Tensor | None = None) -> Objective:
     """The mean of an objective over prefixes of the vectors, each brought to unit norm (arXiv 2205.13147).
 
     Args:
         objective: takes unit vectors of queries and chunks.
         dimensions: lengths of the prefixes; the whole vector always counts, named or not.
+        axes: orthogonal (d, d) whose columns are the basis that prefixes are taken in; None: the model's own.
     """
 
     def over_prefixes(queries: Tensor, chunks: Tensor) -> Tensor:
         whole = queries.shape[1]
-        losses = [
-            objective(normalize(queries[:, :dim], dim=-1), normalize(chunks[:, :dim], dim=-1))
-            for dim in sorted({whole, *(dim for dim in dimensions if dim < whole)}, reverse=True)
-        ]
+        losses = [objective(queries, chunks)]
+        if axes is not None:
+            queries, chunks = queries @ axes, chunks @ axes
+        for dim in sorted({dim for dim in dimensions if dim < whole}, reverse=True):
+            losses.append(objective(normalize(queries[:, :dim], dim=-1), normalize(chunks[:, :dim], dim=-1)))
         return torch.stack(losses).mean()
 
     return over_prefixes

@@ -35,7 +35,8 @@ class TuneOptions:
             None: from the data.
         temperature: cosines are divided by it before the softmax.
         symmetric: let each chunk find its query among the queries as well.
-        dimensions: train these prefixes of the vector too (Matryoshka), largest first; empty: the whole vector alone.
+        dimensions: train these prefixes of the vector too (Matryoshka), in the basis of the documents' principal axes,
+            to which the model's space is turned at the end; empty: the whole vector alone.
         anchor: weight that holds queries' and chunks' vectors near the base model's; 0 lets them go.
         anchor_texts: a file of general texts, one a line, that the anchor holds instead of the queries and chunks.
         teacher: who scores queries and chunks besides the judgments: ``lexical`` (BM25 and the untuned model fused),

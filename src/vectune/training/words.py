@@ -2,7 +2,7 @@
 
 No judgment takes part in the fit of a map, so held-out queries tell what it gains on the chunks of the index. What it
 does to chunks that come later is measured as well: by maps that have not seen the documents that held-out queries ask
-about. A weight at which those lose is not taken.
+about. A weight at which those are found less well than by the untuned model is not taken.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.runs import check_output, write_json, writing
-from vectune.training.adapter import NOISE, Candidates, leads
+from vectune.training.adapter import Candidates, leads
 from vectune.training.blend import UNLABELLED_WEIGHT, WEIGHTS
 from vectune.training.folders import marker
 from vectune.words import INNER, WordFit, WordMap
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from vectune.training.result import TuneResult
 
     Scores = NDArray[np.float64]
+
+FRESH = 0.2  # share of the questions that are taken to be about chunks added since the map was fitted
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Worded:
 
     @property
     def gains(self) -> bool:
-        """True where it leads by more than noise, and is not behind on dev."""
+        """True where it leads clearly, as the best of several weights, and is not behind on dev."""
         lead = self.after[: self.dev] - self.before[: self.dev]
-        return leads(self.after, self.before, 2 * NOISE) and (not len(lead) or float(lead.mean()) >= 0)
+        return leads(self.after, self.before, 1.0) and (not len(lead) or float(lead.mean()) >= 0)
 
     @property
     def note(self) -> str:
@@ -77,8 +79,8 @@ class Worded:
             return "the words of queries added nothing on dev to what their vectors find."
         return (
             f"queries' words count {self.map.weight:g} beside their vectors: held-out nDCG@10 {self.before.mean():.3f} "
-            f"without, {self.after.mean():.3f} with them, {self.later:.3f} on chunks that are added later; tune again "
-            "when many were. vectune opens this artifact; its folder vectors/, without the words, opens elsewhere too."
+            f"without, {self.after.mean():.3f} with them, {self.later:.3f} on chunks that are added later; fit them "
+            "again when many were."
         )
 
     def describe(self) -> dict[str, object]:
@@ -151,21 +153,25 @@ def add_words(
             for weight in weights:
                 found[weight].append(among.score(words.weighing(weight).apply(part.vectors, asked)))
     joined, joined_later = ({w: np.concatenate(found[w]) for w in weights} for found in (seen, later))
-    weight = _choose(joined, joined_later)
+    weight = _choose(joined, joined_later, np.concatenate(base))
     after, dev = joined[weight], len(held_out[0].rows)
     return Worded(
         whole.weighing(weight), np.concatenate(base), joined[0.0], after, float(joined_later[weight].mean()), dev
     )
 
 
-def _choose(seen: dict[float, Scores], later: dict[float, Scores]) -> float:
-    """The best weight of those up to the first at which chunks that come later lose by more than noise."""
-    best = 0.0
+def _choose(seen: dict[float, Scores], later: dict[float, Scores], base: Scores) -> float:
+    """The best weight where a share of ``FRESH`` of the questions are about chunks that the map has not seen.
+
+    Weights end with the first at which those chunks are found less well than by the untuned model, by more than noise.
+    """
+    best, most = 0.0, -1.0
     for weight in sorted(seen):
-        if leads(later[0.0], later[weight], 1.0):
+        if leads(base, later[weight], 1.0):
             break
-        if seen[weight].mean() > seen[best].mean():
-            best = weight
+        value = float((1 - FRESH) * seen[weight].mean() + FRESH * later[weight].mean())
+        if value > most:
+            best, most = weight, value
     return best
 
 
