@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from vectune.curve import Curve
     from vectune.training.result import TuneResult
 
+KeepIndex = Annotated[
+    bool, typer.Option("--keep-index", help="Documents keep their vectors: an adapter, the query encoder, words.")
+]
+BothSides = Annotated[
+    bool, typer.Option("--both-sides", help="An adapter that maps stored vectors, too, where that finds more.")
+]
+
 
 def tune(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
@@ -23,10 +30,8 @@ def tune(
         str | None,
         typer.Option(help="full, lora, auto, adapter, query or blend.  [default: full; blend for extractive queries]"),
     ] = None,
-    keep_index: Annotated[
-        bool,
-        typer.Option("--keep-index", help="Documents keep their vectors: an adapter, the query encoder, words."),
-    ] = False,
+    keep_index: KeepIndex = False,
+    both_sides: BothSides = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.")] = None,
@@ -57,8 +62,9 @@ def tune(
             "model": model,
             "seed": seed,
             "allow_contamination": allow_contamination,
-            "tune.method": method or ("auto" if keep_index else None),
+            "tune.method": method or ("auto" if keep_index else "adapter" if both_sides else None),
             "tune.keep_index": keep_index,
+            "tune.both_sides": both_sides,
             "tune.max_minutes": max_minutes,
             "tune.max_length": max_length,
             "tune.teacher": teacher,

@@ -17,8 +17,10 @@ import numpy as np
 
 from vectune.adapters import Adapter, StoredAdapter, identity
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
+from vectune.runs import check_output
 from vectune.splits import with_dev
 from vectune.training.ladder import (
     CLOSED,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectune.protocols import Embedder, Vectors
+    from vectune.training.both_sides import BothSides
     from vectune.training.problem import Rows
 
     Scores = NDArray[np.float64]
@@ -60,11 +63,13 @@ class LadderOptions:
         folds: parts the pairs are cut into, by document.
         held: held-out queries of a fold that are scored, at most.
         mixture: how many rungs whose held-out scores are alike are averaged; 1 takes the best alone.
+        both_sides: try a map of stored vectors, too (``both_sides.py``); kept where it leads the query side alone.
     """
 
     folds: int = 3
     held: int = 400
     mixture: int = 2
+    both_sides: bool = False
 
 
 DEFAULTS = LadderOptions()
@@ -137,18 +142,21 @@ def tune_adapter(
     """
     from vectune.training.folders import write_adapter
 
+    check_output(out, ARTIFACT_FILE)
     started = time.perf_counter()
     dataset, notes = _with_dev(dataset, seed)
     queries, documents = embed_dataset(dataset, embedder)
     trained_from = time.perf_counter()
     climbed = climb(dataset, queries, documents, seed, options, progress)
+    both = _both_sides(dataset, queries, documents, climbed, seed, progress) if options.both_sides else None
     seconds = time.perf_counter() - trained_from
-    notes += notes_on(dataset, queries, climbed)
+    notes += [*notes_on(dataset, queries, climbed), *([both.note] if both else [])]
+    both = both if both and both.gains else None
     for note in notes:
         progress.say(note)
     chosen = {
-        "settings": [setting.describe() for setting in climbed.settings],
-        "held_out": {"before": round(climbed.before, 4), "after": round(climbed.after, 4)},
+        "settings": [both.describe()] if both else [setting.describe() for setting in climbed.settings],
+        "held_out": {"before": round(climbed.before, 4), "after": round(both.after if both else climbed.after, 4)},
         "training_seconds": round(seconds, 2),
     }
     result = TuneResult(
@@ -157,13 +165,26 @@ def tune_adapter(
         embedder.name,
         embedder.fingerprint,
         climbed.dev_before,
-        climbed.dev_after,
+        both.dev_after if both else climbed.dev_after,
         chosen,
         time.perf_counter() - started,
         tuple(notes),
     )
-    write_adapter(out, StoredAdapter(climbed.adapter, None, embedder.name, embedder.fingerprint), embedder, result)
+    query, document = (both.query, both.document) if both else (climbed.adapter, None)
+    write_adapter(out, StoredAdapter(query, document, embedder.name, embedder.fingerprint), embedder, result)
     return result
+
+
+def _both_sides(
+    dataset: RetrievalDataset, queries: Vectors, documents: Vectors, climbed: Climbed, seed: int, progress: Progress
+) -> BothSides | None:
+    """A map of each side; None with too few pairs for folds."""
+    from vectune.training.both_sides import fit_both_sides
+
+    if len(queries) < FEW:
+        return None
+    problem = problem_of(dataset, queries, documents, LadderOptions().folds, seed)
+    return fit_both_sides(problem, climbed, seed, progress)
 
 
 def _with_dev(dataset: RetrievalDataset, seed: int) -> tuple[RetrievalDataset, list[str]]:

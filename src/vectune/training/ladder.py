@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EXACT = 4096  # documents up to which every step's softmax runs over the whole pool
 RUN = 32  # sampled negatives come in runs of neighbouring rows: few reads of a memory map, and siblings are hard
 SAMPLE = 20_000  # document vectors from which the geometry is estimated
+Map = Callable[[torch.Tensor], torch.Tensor]
 SMALL = 2_000_000  # numbers in the pool's vectors up to which threads cost more than they bring
 
 
@@ -241,7 +242,7 @@ def train(
     adam = torch.optim.Adam(weights, lr=rung.rate * 384 / x.shape[1])  # early steps move each entry by the rate
     queries = torch.from_numpy(np.ascontiguousarray(x))
     softmax = PoolSoftmax(documents, pool, positives, np.random.default_rng(seed))
-    order = _batches(len(x), batch, generator)
+    order = batches(len(x), batch, generator)
     for step in range(1, steps[-1] + 1):
         rows = next(order)
         here = queries[rows]
@@ -255,7 +256,7 @@ def train(
 
 def _parameters(
     rung: Rung, dim: int, generator: torch.Generator
-) -> tuple[list[torch.Tensor], Callable[[torch.Tensor], torch.Tensor], Callable[[], Change]]:
+) -> tuple[list[torch.Tensor], Map, Callable[[], Change]]:
     """Weights at δ = 0, δ as torch computes it, and δ as NumPy."""
     if rung.kind == "linear":
         matrix = torch.zeros(dim, dim, requires_grad=True)
@@ -279,7 +280,7 @@ def _numpy(weights: torch.Tensor) -> NDArray[np.float32]:
     return weights.detach().numpy().copy()
 
 
-def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+def batches(count: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Batches of rows for ever; each query comes up equally often."""
     while True:
         order = torch.randperm(count, generator=generator)
@@ -305,10 +306,11 @@ class PoolSoftmax:
         picked = (starts[:, None] + np.arange(RUN)).ravel()
         return self._load(self.pool[picked], rows)
 
-    def loss(self, queries: torch.Tensor, which: Rows, temperature: float) -> torch.Tensor:
-        """Mean over queries of the weighted mean over positives of −log p(positive)."""
+    def loss(self, queries: torch.Tensor, which: Rows, temperature: float, mapped: Map | None = None) -> torch.Tensor:
+        """Mean over queries of the weighted mean over positives of −log p(positive); documents pass through a map."""
         own = self.positives.take(which)
         columns, vectors = (self.columns, self.vectors) if self.columns is not None else self._sampled(own.rows)
+        vectors = vectors if mapped is None else mapped(vectors)
         at = torch.from_numpy(np.searchsorted(columns, own.rows))
         scores = queries @ vectors.T / temperature
         mine = scores.gather(1, at)

@@ -71,6 +71,11 @@ def checked_method(options: TuneOptions) -> Method:
             f"--keep-index: the method '{method}' needs every document embedded again.",
             "Use --method auto, adapter, query, or lora, which then trains the queries' side alone.",
         )
+    if options.both_sides and (method != "adapter" or options.keep_index):
+        raise UsageError(
+            "--both-sides: stored vectors pass through a map that an adapter has; no other method has one.",
+            "Use it with --method adapter, and without --keep-index.",
+        )
     if not behind_api(options.model):
         return method
     if method in ("full", "lora", "query"):
@@ -83,12 +88,12 @@ def checked_method(options: TuneOptions) -> Method:
 
 def over_vectors(method: Method, options: TuneOptions) -> Callable[..., TuneResult] | None:
     """The function of a method that works over an embedder's vectors; None for those that train the whole model."""
-    from vectune.training.adapter import tune_adapter
+    from vectune.training.adapter import LadderOptions, tune_adapter
     from vectune.training.blend import tune_blend
     from vectune.training.query import QueryOptions, tune_keeping_index, tune_query_encoder
 
     found: dict[Method, Callable[..., TuneResult]] = {
-        "adapter": tune_adapter,
+        "adapter": partial(tune_adapter, options=LadderOptions(both_sides=options.both_sides)),
         "query": tune_query_encoder,
         "blend": tune_blend,
     }
@@ -134,4 +139,6 @@ def explain(dataset: RetrievalDataset, options: TuneOptions) -> list[tuple[str, 
             )
         )
     after = "they get a lexical tail" if method == "blend" else "never again"
+    if options.both_sides:
+        after += "; their vectors may have to pass through a matrix"
     return [*found, ("documents", "embedded once", f"by the base, or taken from the cache of vectors; {after}")]
