@@ -67,6 +67,16 @@ def test_an_adapter_over_azure_is_tuned_scored_and_opened_without_the_file(
     refused(vectune("evaluate", dataset, "--model", MODEL), "No key for https://api.openai.com/v1")
 
 
+def test_a_teacher_behind_an_api_is_asked_as_the_file_says(
+    vectune: Run, server: OpenAIServer, config: Path, dataset: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text() + "[tune]\nepochs = 1\nmethod = 'full'\n")
+    tune = ("tune", dataset, "--out", tmp_path / "out", "--model", tiny_bert, "--teacher", MODEL, "--config", config)
+    assert vectune(*tune).code == 0
+    assert {asked.query for asked in server.asked} == {"api-version=2024-10-21"}
+    assert {asked.body["input_type"] for asked in server.asked} == {"search_query", "search_document"}
+
+
 def test_a_bridge_between_two_apis_keeps_how_both_are_asked(
     vectune: Run, server: OpenAIServer, config: Path, dataset: Path, tmp_path: Path
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from vectune import bulk
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.machine import crowded_note, fast_bf16
+from vectune.embedders.options import EmbedOptions
 from vectune.errors import ModelError, TrainingError, UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from vectune.embedders.local import LocalEmbedder
 
+TaughtBy: TypeAlias = "tuple[Teacher | None, Mapping[str, EmbedOptions]]"  # a teacher, or how the named one is asked
 FEW = 50  # queries below which a result is told to be thin
 
 
@@ -55,6 +59,7 @@ def finetune(
     progress: Progress = SILENT,
     work: Path | None = None,
     teacher: Teacher | None = None,
+    models: Mapping[str, EmbedOptions] = MappingProxyType({}),
 ) -> TuneResult:
     """Fine-tune a local model on a dataset's train split.
 
@@ -65,6 +70,7 @@ def finetune(
         progress: where steps and looks at dev are told.
         work: folder for checkpoints; a killed run goes on from there. None: beside ``out``.
         teacher: scores of queries and chunks to learn from besides the judgments, instead of the one options name.
+        models: settings of models behind an API, by name; the options' teacher may be one.
 
     Raises:
         DatasetError: too little to train on.
@@ -83,9 +89,9 @@ def finetune(
             progress = tracked
         progress = progress if world.first else SILENT
         if options.method == "auto":
-            result = _auto(dataset, out, options, progress, work, teacher, world)
+            result = _auto(dataset, out, options, progress, work, (teacher, models), world)
         else:
-            result = Tuning(dataset, options, progress, work, teacher, world).into(out)
+            result = Tuning(dataset, options, progress, work, (teacher, models), world).into(out)
     if world.first:
         remove(work)
     world.wait()
@@ -115,7 +121,7 @@ def _auto(
     options: TuneOptions,
     progress: Progress,
     work: Path,
-    teacher: Teacher | None,
+    taught_by: TaughtBy,
     world: World,
 ) -> TuneResult:
     """LoRA first; where dev gains by it, every weight, and what dev prefers is kept."""
@@ -130,7 +136,7 @@ def _auto(
         if results and results[-1].dev_after <= results[-1].dev_before:
             break
         try:
-            results.append(Tuning(dataset, own, progress, work / f"{method}.work", teacher, world).into(folder))
+            results.append(Tuning(dataset, own, progress, work / f"{method}.work", taught_by, world).into(folder))
         except ModelError:  # no transformer, so no LoRA; what keeps the model from opening meets the next one, too
             if method == "full":
                 raise
@@ -154,7 +160,7 @@ class Tuning:
     options: TuneOptions
     progress: Progress
     work: Path
-    teacher: Teacher | None
+    taught_by: TaughtBy
     world: World
 
     def into(self, out: Path) -> TuneResult:
@@ -223,9 +229,10 @@ class Tuning:
         checks = options.checks or _checks(ground, steps, settings)
         schedule = Schedule(steps, steps, settings.rate, options.warmup, checks)
         told = [dataclasses.asdict(options), *depends, data.key]
+        teacher, models = self.taught_by
         return Loop(
             encoder,
-            make_loss(options, ground, self.teacher or open_teacher(options, ground, self.progress)),
+            make_loss(options, ground, teacher or open_teacher(options, ground, models, self.progress)),
             batches,
             (ground.queries, ground.chunks, ground.dev_queries),
             ground.dev,

@@ -38,7 +38,7 @@ def tune_with(
     if tune is None:
         from vectune.training.finetune import finetune
 
-        return finetune(dataset, out, replace(options, method=method), progress, work)
+        return finetune(dataset, out, replace(options, method=method), progress, work, models=models)
     base = open_embedder(options.model, models, progress=progress)
     result = tune(dataset, out, base, options.seed, progress=progress)
     keep_settings(out, base)

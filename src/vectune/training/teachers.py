@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.loading import load_cross_encoder
 from vectune.embedders.options import EmbedOptions
+from vectune.embedders.settings import settings_of
 from vectune.errors import UsageError
 from vectune.lexical import BM25, fuse
 from vectune.progress import Progress
@@ -28,8 +30,16 @@ EMBEDDER_TEMPERATURE = 0.05  # of a teacher's cosines, as the model's own
 LEXICAL_WEIGHT = 0.5  # of BM25 beside the base's cosines
 
 
-def open_teacher(options: TuneOptions, ground: Ground, progress: Progress) -> Teacher | None:
+def open_teacher(
+    options: TuneOptions, ground: Ground, models: Mapping[str, EmbedOptions], progress: Progress
+) -> Teacher | None:
     """The teacher that the options name: ``lexical``, ``cross-encoder:NAME`` or any embedder's name.
+
+    Args:
+        options: name it.
+        ground: texts and the base's vectors, for ``lexical``.
+        models: settings of models behind an API, by name.
+        progress: counts texts that are embedded.
 
     Raises:
         UsageError: a lexical teacher, and the data stay on disk.
@@ -42,7 +52,8 @@ def open_teacher(options: TuneOptions, ground: Ground, progress: Progress) -> Te
         return _lexical(ground)
     if name.startswith(CROSS_ENCODER):
         return _cross_encoder(name.removeprefix(CROSS_ENCODER), options.trust_remote_code)
-    embedder = open_embedder(name, EmbedOptions(trust_remote_code=options.trust_remote_code), progress=progress)
+    own = replace(settings_of(name, models), trust_remote_code=options.trust_remote_code)
+    embedder = open_embedder(name, own, progress=progress)
 
     def teach(queries: Sequence[str], chunks: Sequence[str]) -> Floats:
         cosines = embedder.embed_queries(queries) @ embedder.embed_documents(chunks).T
