@@ -196,7 +196,8 @@ def ndcg_at_10(scores: NDArray[Any], positives: Positives) -> NDArray[np.float64
         positives: rows are columns of ``scores``.
     """
     own = np.take_along_axis(scores, positives.rows, axis=1)
-    ranks = np.stack([(scores > own[:, column, None]).sum(axis=1) for column in range(own.shape[1])], axis=1)
+    higher = (scores > own[:, column, None] for column in range(own.shape[1]))
+    ranks = np.stack([each.sum(axis=1, dtype=np.int32) for each in higher], axis=1)  # int64 takes twice as long
     gains = (positives.weights / np.log2(ranks + 2) * (ranks < 10)).sum(axis=1)
     ideal = -np.sort(-positives.weights, axis=1)[:, :10]
     return np.asarray(gains / (ideal / np.log2(np.arange(ideal.shape[1]) + 2)).sum(axis=1), dtype=np.float64)
