@@ -87,7 +87,7 @@ class QueryOptions:
     rate: float = 1e-4
     temperature: float = 0.05
     warmup: float = 0.1
-    seconds: float = 40.0
+    seconds: float = 25.0
     checks: int = 4
     lora_rank: int | None = None
 
