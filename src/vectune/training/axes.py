@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vectune.training.adapter import spread
 from vectune.training.dev import DevSample
 
 if TYPE_CHECKING:
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-SAMPLE = 2000  # chunks whose vectors tell the axes
+SAMPLE = 2000  # chunks that are embedded to tell a tuned model's axes
+MOST = 20_000  # vectors at hand that are looked at
 
 
 def principal_axes(vectors: Floats) -> Floats:
     """Orthogonal (dim, dim) whose first k columns hold the most of the vectors' squared length that k can, for all k.
 
     Args:
-        vectors: unit vectors, shape (n, dim).
+        vectors: unit vectors, shape (n, dim); may be a memory map, of which at most ``MOST`` rows are read.
     """
-    _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
+    drawn = np.asarray(vectors[spread(len(vectors), MOST)], dtype=np.float64)
+    _, axes = np.linalg.eigh(drawn.T @ drawn)
     return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
 
 

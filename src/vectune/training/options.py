@@ -36,8 +36,10 @@ class TuneOptions:
             None: from the data.
         temperature: cosines are divided by it before the softmax.
         symmetric: let each chunk find its query among the queries as well.
-        dimensions: train these prefixes of the vector too (Matryoshka), in the basis of the documents' principal axes,
-            to which the model's space is turned at the end; empty: the whole vector alone.
+        prefixes: train prefixes of the vector besides the whole, in the basis of the documents' principal axes: they
+            hold what the documents differ in most. Two thirds, a third and a sixth of it, unless ``dimensions`` says.
+        dimensions: lengths that vectors shall be cut to (Matryoshka), largest first: the model's space is turned to
+            those axes at the end. Empty: it stays as it is.
         anchor: weight that holds queries' and chunks' vectors near the base model's; 0 lets them go.
         anchor_texts: a file of general texts, one a line, that the anchor holds instead of the queries and chunks.
         teacher: who scores queries and chunks besides the judgments: ``lexical`` (BM25 and the untuned model fused),
@@ -76,6 +78,7 @@ class TuneOptions:
     remember: int | None = None
     temperature: float = 0.05
     symmetric: bool = True
+    prefixes: bool = True
     dimensions: tuple[int, ...] = ()
     anchor: float = 0.0
     anchor_texts: str | None = None
