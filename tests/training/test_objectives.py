@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from vectune.training.losses import lengths_of
 from vectune.training.objectives import distillation, drift, info_nce, matryoshka
+from vectune.training.options import TuneOptions
 
 EYE = torch.eye(3)
 NONE = torch.zeros(3, 3, dtype=torch.bool)
@@ -55,6 +57,32 @@ def test_matryoshka_is_the_mean_over_prefixes_of_unit_norm() -> None:
     short = objective(normalize(queries[:, :4], dim=-1), normalize(chunks[:, :4], dim=-1))
     expected = (objective(queries, chunks) + short) / 2
     assert matryoshka(objective, (8, 4))(queries, chunks).item() == pytest.approx(expected.item())
+
+
+def test_prefixes_are_taken_in_the_basis_of_the_axes() -> None:
+    torch.manual_seed(1)
+    queries, chunks = normalize(torch.randn(3, 8), dim=-1), normalize(torch.randn(3, 8), dim=-1)
+    last_first = torch.eye(8).flip(1)
+
+    def objective(q: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        return info_nce(q, d, OWN, NONE)
+
+    back = objective(normalize(queries[:, 4:], dim=-1), normalize(chunks[:, 4:], dim=-1))
+    expected = (objective(queries, chunks) + back) / 2
+    assert matryoshka(objective, (4,), last_first)(queries, chunks).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize(
+    ("options", "dim", "lengths"),
+    [
+        (TuneOptions(), 384, (256, 128, 64)),
+        (TuneOptions(), 4, ()),
+        (TuneOptions(prefixes=False), 384, ()),
+        (TuneOptions(prefixes=False, dimensions=(100,)), 384, (100,)),
+    ],
+)
+def test_which_prefixes_are_trained(options: TuneOptions, dim: int, lengths: tuple[int, ...]) -> None:
+    assert lengths_of(options, dim) == lengths
 
 
 def test_drift() -> None:
