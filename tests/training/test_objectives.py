@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vectune.training.losses import lengths_of
 from vectune.training.objectives import distillation, drift, info_nce, matryoshka
-from vectune.training.options import TuneOptions
 
 EYE = torch.eye(3)
 NONE = torch.zeros(3, 3, dtype=torch.bool)
@@ -70,19 +68,6 @@ def test_prefixes_are_taken_in_the_basis_of_the_axes() -> None:
     back = objective(normalize(queries[:, 4:], dim=-1), normalize(chunks[:, 4:], dim=-1))
     expected = (objective(queries, chunks) + back) / 2
     assert matryoshka(objective, (4,), last_first)(queries, chunks).item() == pytest.approx(expected.item())
-
-
-@pytest.mark.parametrize(
-    ("options", "dim", "lengths"),
-    [
-        (TuneOptions(), 384, (256, 128, 64)),
-        (TuneOptions(), 4, ()),
-        (TuneOptions(prefixes=False), 384, ()),
-        (TuneOptions(prefixes=False, dimensions=(100,)), 384, (100,)),
-    ],
-)
-def test_which_prefixes_are_trained(options: TuneOptions, dim: int, lengths: tuple[int, ...]) -> None:
-    assert lengths_of(options, dim) == lengths
 
 
 def test_drift() -> None:

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 Teacher = Callable[[Sequence[str], Sequence[str]], "NDArray[np.float32]"]
 
 
-def lengths_of(options: TuneOptions, dim: int) -> tuple[int, ...]:
-    """Lengths of the prefixes that are trained besides the whole vector."""
-    if options.dimensions:
-        return options.dimensions
-    return tuple(dim * sixths // 6 for sixths in (4, 2, 1)) if options.prefixes and dim >= 6 else ()
-
-
 def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = None) -> Loss:
     """InfoNCE over the batch; with a teacher its distribution, too; over prefixes and held by an anchor where asked.
 
@@ -40,8 +33,7 @@ def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = No
     """
     data = ground.data
     weight = options.teacher_weight if teacher is not None else 0.0
-    lengths = lengths_of(options, ground.chunk_vectors.shape[1])
-    axes = torch.from_numpy(principal_axes(ground.chunk_vectors)) if lengths else None
+    axes = torch.from_numpy(principal_axes(ground.chunk_vectors)) if options.dimensions else None
 
     def loss(queries: Tensor, chunks: Tensor, batch: Batch) -> Tensor:
         device = queries.device
@@ -60,7 +52,7 @@ def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = No
             return total
 
         basis = None if axes is None else axes.to(device)
-        whole = objective if basis is None else matryoshka(objective, lengths, basis)
+        whole = objective if basis is None else matryoshka(objective, options.dimensions, basis)
         found = whole(queries, chunks)
         if options.anchor and options.anchor_texts is None:
             before = torch.from_numpy(ground.query_vectors[batch.queries]).to(device)

@@ -36,10 +36,9 @@ class TuneOptions:
             None: from the data.
         temperature: cosines are divided by it before the softmax.
         symmetric: let each chunk find its query among the queries as well.
-        prefixes: train prefixes of the vector besides the whole, in the basis of the documents' principal axes: they
-            hold what the documents differ in most. Two thirds, a third and a sixth of it, unless ``dimensions`` says.
-        dimensions: lengths that vectors shall be cut to (Matryoshka), largest first: the model's space is turned to
-            those axes at the end. Empty: it stays as it is.
+        dimensions: lengths that vectors shall be cut to (Matryoshka), largest first: these prefixes are trained besides
+            the whole, in the basis of the documents' principal axes, and the model's space is turned to these axes at
+            the end. Empty: the whole vector alone.
         anchor: weight that holds queries' and chunks' vectors near the base model's; 0 lets them go.
         anchor_texts: a file of general texts, one a line, that the anchor holds instead of the queries and chunks.
         teacher: who scores queries and chunks besides the judgments: ``lexical`` (BM25 and the untuned model fused),
@@ -78,7 +77,6 @@ class TuneOptions:
     remember: int | None = None
     temperature: float = 0.05
     symmetric: bool = True
-    prefixes: bool = True
     dimensions: tuple[int, ...] = ()
     anchor: float = 0.0
     anchor_texts: str | None = None
