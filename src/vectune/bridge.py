@@ -51,7 +51,7 @@ class BridgeOptions:
         sample: share of the corpus that both models embed.
         most: chunks of the sample at most.
         pieces: sentences and windows of sampled chunks that both models embed besides, at most; 0 takes none.
-        old_vectors: stored vectors that the map of queries is fitted to, at most.
+        old_vectors: stored vectors that the map of queries and the word map are fitted to, at most.
     """
 
     sample: float = 0.05
