@@ -28,8 +28,8 @@ from vectune.embedders.models import ARTIFACT_FILE
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.training.adapter import FEW, Candidates, Climbed, LadderOptions, Starts, average, climb, fit_all, leads
-from vectune.training.problem import Positives, judged_rows, ndcg_at_10, problem_of, trained_queries
-from vectune.training.spaces import Regression, TwoSpaces, choose_map, for_queries, unit
+from vectune.training.problem import Positives, Problem, judged_rows, ndcg_at_10, problem_of, trained_queries, unit
+from vectune.training.spaces import Regression, TwoSpaces, choose_map, for_queries
 from vectune.training.words import HeldOut, Worded, words_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Bridge:
     @property
     def gains(self) -> bool:
         """False where dev says that old queries serve better on the old vectors: then the folder serves those."""
-        return not self.index or self.index["bridge"] >= self.index["old"]
+        return _serves_new(self.index)
 
     def kept(self, which: str = "bridge") -> float | None:
         """Share of the new model's gain on dev that is kept; None where there is no gain to keep."""
@@ -179,7 +179,8 @@ def learn(ground: TwoSpaces, seed: int, progress: Progress) -> Bridge:
     fidelity, pull, rank = choose_map(ground, positives)
     trial = Regression(ground, ~held).map(pull, rank)
     final = Regression(ground, np.ones(len(held), bool)).map(pull, rank)
-    towards_old, unseen, index = _query_map(ground, trial, final, seed, progress)
+    problem = problem_of(ground.dataset, ground.old_queries, ground.old, 0, seed)
+    towards_old, unseen, index = _query_map(ground, problem, trial, final, seed, progress)
     plain = np.eye(ground.new.shape[1], dtype=np.float32)
     towards_moved = _Taught.of(ground, plain, unit(ground.old @ final.T), seed, progress)
     board = _Dev(ground, positives)
@@ -192,7 +193,7 @@ def learn(ground: TwoSpaces, seed: int, progress: Progress) -> Bridge:
         "queries": {way: taught.describe() for way, taught in towards_old.items()},
         "queries_on_moved": towards_moved.describe(),
     }
-    worded = _words(ground, unseen, index, seed)
+    worded = _words(ground, problem, unseen, index, seed)
     if worded:
         index["words"] = float(worded.after.mean())
         chosen["added_words"] = worded.describe()
@@ -211,10 +212,15 @@ def learn(ground: TwoSpaces, seed: int, progress: Progress) -> Bridge:
     )
 
 
+def _serves_new(index: dict[str, float]) -> bool:
+    """False where dev prefers old queries on the old vectors."""
+    return not index or index["bridge"] >= index["old"]
+
+
 def _notes(ground: TwoSpaces, dev: dict[str, float], index: dict[str, float]) -> list[str]:
     """What a person should read about the outcome."""
     notes = []
-    if index and index["bridge"] < index["old"]:
+    if not _serves_new(index):
         notes.append(
             f"new queries on old vectors score {index['bridge']:.3f} on dev, old queries {index['old']:.3f}: "
             "the folder serves old queries, until all is embedded again."
@@ -234,6 +240,7 @@ def _notes(ground: TwoSpaces, dev: dict[str, float], index: dict[str, float]) ->
 
 def _query_map(
     ground: TwoSpaces,
+    problem: Problem,
     trial: NDArray[np.float32],
     final: NDArray[np.float32],
     seed: int,
@@ -243,6 +250,7 @@ def _query_map(
 
     Args:
         ground: the vectors.
+        problem: old queries and old vectors.
         trial, final: maps of documents, fitted without and with dev's chunks.
         seed: of folds, weights and order.
         progress: told what the ladder scored.
@@ -253,7 +261,6 @@ def _query_map(
         starts["as they are"] = (np.eye(dim_new, dtype=np.float32),) * 2
     taught = {way: _Taught.of(ground, start, ground.old, seed, progress) for way, (_, start) in starts.items()}
     unseen = {way: taught[way].without_dev(start, ground.old) for way, (start, _) in starts.items()}
-    problem = problem_of(ground.dataset, ground.new_queries, ground.old, 0, seed)
     if not len(problem.dev):
         return {"mapped": taught["mapped"]}, unseen["mapped"], {}
     among, asked = Candidates(problem, problem.dev, seed), ground.new_queries[problem.dev]
@@ -263,18 +270,17 @@ def _query_map(
     for at, scores in enumerate(scored):
         if leads(scores, scored[best], CLEARLY):
             best = at
-    before = among.score(ground.old_queries[problem.dev])
+    before = among.score(problem.queries[problem.dev])
     index = {"old": float(before.mean()), "bridge": float(scored[best].mean())}
     return {way: taught[way] for way in ways[best]}, _mean(unseen, ways[best]), index
 
 
-def _words(ground: TwoSpaces, unseen: Adapter, index: dict[str, float], seed: int) -> Worded | None:
+def _words(ground: TwoSpaces, problem: Problem, unseen: Adapter, index: dict[str, float], seed: int) -> Worded | None:
     """Words beside the vectors that are served, at the weight that dev chooses; None where it gains nothing by them."""
     if not index:
         return None
-    problem = problem_of(ground.dataset, ground.old_queries, ground.old, 0, seed)
-    serves_new = index["bridge"] >= index["old"]
-    asked = unseen.apply(ground.new_queries[problem.dev]) if serves_new else ground.old_queries[problem.dev]
+    new, old = ground.new_queries[problem.dev], problem.queries[problem.dev]
+    asked = unseen.apply(new) if _serves_new(index) else old
     texts = [ground.dataset.queries[key].text for key in trained_queries(ground.dataset)]
     found = words_of(ground.dataset, problem, texts, [HeldOut(problem.dev, asked)], seed)
     return found if found.gains else None

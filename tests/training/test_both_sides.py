@@ -71,6 +71,12 @@ def test_with_too_few_pairs_it_is_not_tried(tmp_path: Path) -> None:
     assert load_adapter(tmp_path / "out").document is None
 
 
+def test_queries_of_one_chunk_leave_nothing_to_hold_out(tmp_path: Path) -> None:
+    dataset, embedder = turned_space(documents=2, chunks=1, queries=30)
+    tune_adapter(dataset, tmp_path / "out", embedder, options=BOTH)
+    assert load_adapter(tmp_path / "out").document is None
+
+
 @pytest.mark.parametrize("options", [TuneOptions(method="full"), TuneOptions(method="adapter", keep_index=True)])
 def test_other_methods_have_no_second_side(options: TuneOptions) -> None:
     dataset, _ = turned_space()

@@ -34,14 +34,13 @@ from vectune.training.ladder import (
     ridge,
     train,
 )
-from vectune.training.problem import Problem, ndcg_at_10, problem_of, trained_queries
+from vectune.training.problem import Problem, ndcg_at_10, problem_of, spread, trained_queries
 from vectune.training.result import TuneResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectune.protocols import Embedder, Vectors
-    from vectune.training.both_sides import BothSides
     from vectune.training.problem import Rows
 
     Scores = NDArray[np.float64]
@@ -140,6 +139,7 @@ def tune_adapter(
         DatasetError: no train split.
         OutputError: ``out`` cannot be written.
     """
+    from vectune.training.both_sides import fit_both_sides
     from vectune.training.folders import write_adapter
 
     check_output(out, ARTIFACT_FILE)
@@ -147,8 +147,9 @@ def tune_adapter(
     dataset, notes = _with_dev(dataset, seed)
     queries, documents = embed_dataset(dataset, embedder)
     trained_from = time.perf_counter()
-    climbed = climb(dataset, queries, documents, seed, options, progress)
-    both = _both_sides(dataset, queries, documents, climbed, seed, progress) if options.both_sides else None
+    problem = _problem(dataset, queries, documents, seed, options)
+    climbed = solve(problem, seed, options, progress)
+    both = fit_both_sides(problem, climbed, seed, progress) if options.both_sides and problem.folds else None
     seconds = time.perf_counter() - trained_from
     notes += [*notes_on(dataset, queries, climbed), *([both.note] if both else [])]
     both = both if both and both.gains else None
@@ -173,18 +174,6 @@ def tune_adapter(
     query, document = (both.query, both.document) if both else (climbed.adapter, None)
     write_adapter(out, StoredAdapter(query, document, embedder.name, embedder.fingerprint), embedder, result)
     return result
-
-
-def _both_sides(
-    dataset: RetrievalDataset, queries: Vectors, documents: Vectors, climbed: Climbed, seed: int, progress: Progress
-) -> BothSides | None:
-    """A map of each side; None with too few pairs for folds."""
-    from vectune.training.both_sides import fit_both_sides
-
-    if len(queries) < FEW:
-        return None
-    problem = problem_of(dataset, queries, documents, LadderOptions().folds, seed)
-    return fit_both_sides(problem, climbed, seed, progress)
 
 
 def _with_dev(dataset: RetrievalDataset, seed: int) -> tuple[RetrievalDataset, list[str]]:
@@ -246,9 +235,14 @@ def climb(
         options: see ``LadderOptions``.
         progress: told each rung's held-out score.
     """
-    few = len(queries) < FEW
-    problem = problem_of(dataset, queries, documents, 0 if few else options.folds, seed)
-    return solve(problem, seed, options, progress)
+    return solve(_problem(dataset, queries, documents, seed, options), seed, options, progress)
+
+
+def _problem(
+    dataset: RetrievalDataset, queries: Vectors, documents: Vectors, seed: int, options: LadderOptions
+) -> Problem:
+    """The arrays; without folds where pairs are few."""
+    return problem_of(dataset, queries, documents, 0 if len(queries) < FEW else options.folds, seed)
 
 
 def solve(problem: Problem, seed: int = 0, options: LadderOptions = DEFAULTS, progress: Progress = SILENT) -> Climbed:
@@ -315,6 +309,12 @@ def leads(challenger: Scores, holder: Scores, noise: float = NOISE) -> bool:
     """True where the challenger's mean lead is over ``noise`` standard errors of the paired difference."""
     lead = challenger - holder
     return bool(float(lead.mean()) > max(noise * float(lead.std()) / len(lead) ** 0.5, 1e-4))
+
+
+def gains_clearly(after: Scores, before: Scores, dev: int) -> bool:
+    """True where ``after``, the best of several, leads clearly and is not behind on the first ``dev`` queries."""
+    lead = after[:dev] - before[:dev]
+    return leads(after, before, 1.0) and (not len(lead) or float(lead.mean()) >= 0)
 
 
 class Candidates:
@@ -419,20 +419,20 @@ class HeldOut:
         """Mean held-out score over all folds and over the first one, dev; mixtures are fitted again on each fold."""
         if len(settings) == 1:
             return float(self.scores[settings[0]].mean()), self._dev(settings[0])
+        found = self.fitted(settings)
+        return float(found.mean()), float(found[: len(self.held[0])].mean())
+
+    def fitted(self, settings: tuple[Setting, ...]) -> Scores:
+        """Held-out scores of these settings, fitted again on each fold: all folds after each other."""
         found = []
         for fold, held, among in zip(self.problem.folds, self.held, self.among, strict=True):
             mixed = fit_all(self.problem, settings, self.seed, self.starts, (fold.train, fold.pool))
             found.append(among.score(mixed.apply(self.problem.queries[held])))
-        return float(np.concatenate(found).mean()), float(found[0].mean())
+        return np.concatenate(found)
 
     def table(self) -> list[dict[str, object]]:
         """Each rung's best setting and its held-out mean."""
         return [{**s.describe(), "nDCG@10": round(float(self.scores[s].mean()), 4)} for s in self._best_of_rungs()]
-
-
-def spread(count: int, most: int) -> Rows:
-    """At most ``most`` of ``count`` rows, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 # Fitting

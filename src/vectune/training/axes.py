@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vectune.training.adapter import spread
 from vectune.training.dev import DevSample
+from vectune.training.problem import spread, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,10 +52,6 @@ def by_dimension(
 ) -> dict[int, float]:
     """nDCG@10 on dev of turned vectors that are cut to each of these lengths."""
     queries, chunks = queries @ axes, chunks @ axes
-    return {dim: round(float(dev.scores(_cut(queries, dim), _cut(chunks, dim)).mean()), 5) for dim in dimensions}
-
-
-def _cut(vectors: Floats, dim: int) -> Floats:
-    cut = vectors[:, :dim]
-    found: Floats = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-9)
-    return found
+    return {
+        dim: round(float(dev.scores(unit(queries[:, :dim]), unit(chunks[:, :dim])).mean()), 5) for dim in dimensions
+    }

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from vectune.adapters import Adapter
 from vectune.progress import SILENT, Progress
-from vectune.training.adapter import STEPS, STRENGTHS, Candidates, Climbed, HeldOut, LadderOptions, fit_all, leads
+from vectune.training.adapter import STEPS, STRENGTHS, Candidates, Climbed, HeldOut, LadderOptions, gains_clearly
 from vectune.training.ladder import PoolSoftmax, batches, few_threads
 from vectune.training.problem import ndcg_at_10
 
@@ -73,8 +73,7 @@ class BothSides:
     @property
     def gains(self) -> bool:
         """True where the pair clearly leads the query side alone, as the best of many points, and not behind on dev."""
-        lead = self.scores[: self.dev] - self.alone[: self.dev]
-        return leads(self.scores, self.alone, 1.0) and float(lead.mean()) >= 0
+        return gains_clearly(self.scores, self.alone, self.dev)
 
     @property
     def after(self) -> float:
@@ -110,10 +109,6 @@ def fit_both_sides(problem: Problem, climbed: Climbed, seed: int = 0, progress: 
         progress: counts trainings.
     """
     board, folds = HeldOut(problem, seed, LadderOptions()), problem.folds
-    alone = [
-        among.score(fit_all(problem, climbed.settings, seed, board.starts, (fold.train, fold.pool)).apply(x))
-        for fold, among, x in zip(folds, board.among, (problem.queries[rows] for rows in board.held), strict=True)
-    ]
     found: dict[tuple[int, float], list[Scores]] = {}
     fits = len(folds) + 1
     with few_threads(problem.pool, problem.dim), progress.task("both sides", total=fits, unit="trainings") as task:
@@ -128,7 +123,7 @@ def fit_both_sides(problem: Problem, climbed: Climbed, seed: int = 0, progress: 
         *_, (_, maps) = _train(problem, np.arange(len(problem.queries)), problem.pool, seed, (steps,))
         task.advance(1)
     query, document = maps.adapters(strength)
-    return BothSides(query, document, steps, strength, joined[best], np.concatenate(alone), len(board.held[0]))
+    return BothSides(query, document, steps, strength, joined[best], board.fitted(climbed.settings), len(board.held[0]))
 
 
 def _score(maps: Maps, strength: float, queries: Vectors, among: Candidates) -> Scores:

@@ -23,7 +23,6 @@ from vectune.errors import ModelError, TrainingError, UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
 from vectune.splits import with_dev
-from vectune.training.adapter import spread
 from vectune.training.anchor import Anchor, general_texts
 from vectune.training.axes import SAMPLE, by_dimension, principal_axes, turn
 from vectune.training.batches import Batches
@@ -37,6 +36,7 @@ from vectune.training.loop import Loop
 from vectune.training.losses import Teacher, make_loss
 from vectune.training.opening import add_lora, dropout_at, merge_lora, open_model, repeatable, settled_precision
 from vectune.training.options import TuneOptions
+from vectune.training.problem import spread
 from vectune.training.result import TuneResult
 from vectune.training.saving import read_result, save_artifact
 from vectune.training.schedule import Schedule

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from vectune.adapters import Activation, Adapter, Kind
-from vectune.training.problem import Positives, Problem
+from vectune.training.problem import Positives, Problem, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -209,7 +209,7 @@ def mean_positives(problem: Problem, rows: Rows) -> Vectors:
     summed = np.zeros((len(rows), problem.dim), dtype=np.float32)
     for column in range(positives.rows.shape[1]):
         summed += positives.weights[:, column, None] * problem.documents[positives.rows[:, column]]
-    return _f32(summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-9))
+    return unit(summed)
 
 
 # Trained

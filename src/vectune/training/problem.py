@@ -201,3 +201,14 @@ def ndcg_at_10(scores: NDArray[Any], positives: Positives) -> NDArray[np.float64
     gains = (positives.weights / np.log2(ranks + 2) * (ranks < 10)).sum(axis=1)
     ideal = -np.sort(-positives.weights, axis=1)[:, :10]
     return np.asarray(gains / (ideal / np.log2(np.arange(ideal.shape[1]) + 2)).sum(axis=1), dtype=np.float64)
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of unit norm, shape (n, d); a row of zeros stays."""
+    found: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return found
+
+
+def spread(count: int, most: int) -> Rows:
+    """At most ``most`` of ``count`` rows, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

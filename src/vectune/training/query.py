@@ -37,7 +37,6 @@ from vectune.training.adapter import (
     fit_all,
     leads,
     notes_on,
-    spread,
 )
 from vectune.training.choice import mixture
 from vectune.training.encoder import Encoder, Texts
@@ -45,7 +44,7 @@ from vectune.training.folders import local_model, write_adapter, write_query_enc
 from vectune.training.ladder import PoolSoftmax
 from vectune.training.opening import add_lora
 from vectune.training.options import TuneOptions
-from vectune.training.problem import Fold, Problem, problem_of, trained_queries
+from vectune.training.problem import Fold, Problem, problem_of, spread, trained_queries
 from vectune.training.result import TuneResult
 from vectune.training.words import HeldOut, Worded, words_of, write_words
 

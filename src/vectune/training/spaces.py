@@ -18,7 +18,7 @@ from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError
 from vectune.splits import with_dev
 from vectune.training.adapter import FEW
-from vectune.training.problem import Positives, ndcg_at_10, trained_queries
+from vectune.training.problem import Positives, ndcg_at_10, trained_queries, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -197,8 +197,3 @@ def _correlation(left: NDArray[np.float32], right: NDArray[np.float32]) -> float
     a, b = (m - m.mean(axis=1, keepdims=True) for m in (left, right))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-9)).mean())
-
-
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectune.training.encoder import Encoder, Role, Texts
+from vectune.training.problem import spread
 
 if TYPE_CHECKING:
     from vectune.training.data import Ints
@@ -36,4 +37,4 @@ class StreamedTexts:
 
     def sample(self) -> Ints:
         """Rows, evenly spread, whose lengths stand for all."""
-        return np.unique(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64))
+        return spread(len(self), SAMPLE)

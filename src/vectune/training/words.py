@@ -16,7 +16,7 @@ import numpy as np
 
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.runs import check_output, write_json, writing
-from vectune.training.adapter import Candidates, leads
+from vectune.training.adapter import Candidates, gains_clearly, leads
 from vectune.training.blend import UNLABELLED_WEIGHT, WEIGHTS
 from vectune.training.folders import marker
 from vectune.words import INNER, WordFit, WordMap
@@ -69,8 +69,7 @@ class Worded:
     @property
     def gains(self) -> bool:
         """True where it leads clearly, as the best of several weights, and is not behind on dev."""
-        lead = self.after[: self.dev] - self.before[: self.dev]
-        return leads(self.after, self.before, 1.0) and (not len(lead) or float(lead.mean()) >= 0)
+        return gains_clearly(self.after, self.before, self.dev)
 
     @property
     def note(self) -> str:
