@@ -318,6 +318,13 @@ def test_a_teacher_matryoshka_and_an_anchor_together(tiny_bert: Path, tmp_path: 
     assert (np.diff(held) < 0.02 * held.max()).all()  # most in the first dimension, least in the last
 
 
+@pytest.mark.parametrize("dim", [0, -1, 33])
+def test_lengths_that_vectors_do_not_have(tiny_bert: Path, tmp_path: Path, dim: int) -> None:
+    with pytest.raises(UsageError, match=f"dimensions: {dim}: this model's vectors have 32"):
+        finetune(small_dataset(), tmp_path / "out", options(tiny_bert, dimensions=(32, dim)))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
 @pytest.mark.parametrize("teacher", ["lexical", "tiny_static", "cross-encoder:"])
 def test_teachers_by_name(tiny_bert: Path, tmp_path: Path, request: pytest.FixtureRequest, teacher: str) -> None:
     name = teacher

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vectune.errors import UsageError
 from vectune.training.dev import DevSample
 from vectune.training.problem import spread, unit
 
@@ -34,6 +35,20 @@ def principal_axes(vectors: Floats) -> Floats:
     drawn = np.asarray(vectors[spread(len(vectors), MOST)], dtype=np.float64)
     _, axes = np.linalg.eigh(drawn.T @ drawn)
     return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
+
+
+def check_lengths(dimensions: tuple[int, ...], whole: int) -> None:
+    """Check lengths that vectors shall be cut to.
+
+    Raises:
+        UsageError: a model's vector has no such prefix.
+    """
+    for dim in dimensions:
+        if not 0 < dim <= whole:
+            raise UsageError(
+                f"tune.dimensions: {dim}: this model's vectors have {whole} dimensions.",
+                f"Give lengths from 1 to {whole}.",
+            )
 
 
 def turn(model: SentenceTransformer, axes: Floats) -> None:

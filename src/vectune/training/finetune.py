@@ -24,7 +24,7 @@ from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
 from vectune.splits import with_dev
 from vectune.training.anchor import Anchor, general_texts
-from vectune.training.axes import SAMPLE, by_dimension, principal_axes, turn
+from vectune.training.axes import SAMPLE, by_dimension, check_lengths, principal_axes, turn
 from vectune.training.batches import Batches
 from vectune.training.choice import choose
 from vectune.training.data import TrainingData
@@ -77,6 +77,7 @@ def finetune(
         ModelError: the model cannot be opened or is none that can be trained.
         OutputError: ``out`` holds something else.
         TrainingError: memory ran out, or the loss diverged before anything was better than the base.
+        UsageError: ``dimensions`` that the model's vectors do not have.
     """
     check_output(out, marker="vectune.json")
     work = work or out.with_name(f".{out.name}.work")
@@ -170,6 +171,7 @@ class Tuning:
         precision = settled_precision(self.options, self.work / "precision.json") if self.world.first else "auto"
         self.options = dataclasses.replace(self.options, precision=self.world.from_first(precision))
         model, base = open_model(self.options)
+        check_lengths(self.options.dimensions, base.dim if self.options.dimensions else 0)
         fingerprint = base.fingerprint  # before the weights change
         lora = add_lora(model, self.options) if self.options.method == "lora" else None
         with dropout_at(model, self.options.dropout), repeatable():
