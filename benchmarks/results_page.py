@@ -5,9 +5,11 @@ python benchmarks/results_page.py MEASURED
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -32,6 +34,13 @@ class Results:
         self.sets = [name for name in SETS if any(job["set"] == name for job in self.jobs)]
         self.tools = [name for name in TOOLS if any(job["tool"] == name for job in self.jobs)]
 
+    def on_one_machine(self) -> Results:
+        """Those of the machine that most were measured on: costs on others do not compare."""
+        machines = Counter(machine(job) for job in self.jobs)
+        own = copy.copy(self)
+        own.jobs = [job for job in self.jobs if machine(job) == machines.most_common(1)[0][0]]
+        return own
+
     def of(self, tool: str, name: str) -> list[Done]:
         return [job for job in self.jobs if (job["tool"], job["set"]) == (tool, name)]
 
@@ -44,6 +53,11 @@ class Results:
         return found[0] if found else None
 
 
+def machine(job: Done) -> str:
+    by = job["measured"]
+    return f"{by['processor']}, {by['cores']} cores, {by['system']}"
+
+
 def score(which: str, measure: str = "nDCG@10") -> Value:
     return lambda job: job["scores"].get(which, {}).get(measure)
 
@@ -54,6 +68,7 @@ def cost(which: str) -> Value:
 
 def page(results: Results) -> str:
     """The whole of RESULTS.md."""
+    comparable = results.on_one_machine()
     parts = [
         "# Ours and the peers', measured",
         "Written by `python benchmarks/results.py` from the JSONs in `benchmarks/measured/`; do not edit. A cell is "
@@ -89,18 +104,19 @@ def page(results: Results) -> str:
         "Share of its own nDCG@10 that a model keeps when its vectors are cut to the first 128 dimensions.",
         table(results, lambda tool, name: matryoshka(results, tool, name), digits="{:.1%}", mean_of=True),
         "## Cost of training",
-        "One training in a process of its own, from the start of Python to the saved model.",
+        "One training in a process of its own, from the start of Python to the saved model. Only what was measured on "
+        "the machine that most jobs ran on: times on others do not compare.",
         "### Wall time, seconds",
         f"\\*: others took more than {COMPANY:.0%} of the machine, so that only the CPU seconds below say something; "
         "?: how much they took was not recorded.",
-        quality(results, cost("wall"), digits="{:.0f}", averaged=False, mark=company),
+        quality(comparable, cost("wall"), digits="{:.0f}", averaged=False, mark=company),
         "### CPU seconds",
         "They grow little when other processes want the machine.",
-        quality(results, cost("cpu"), digits="{:.0f}", averaged=False),
+        quality(comparable, cost("cpu"), digits="{:.0f}", averaged=False),
         "### Peak memory, MiB",
-        quality(results, cost("peak_mib"), digits="{:.0f}", averaged=False),
+        quality(comparable, cost("peak_mib"), digits="{:.0f}", averaged=False),
         "### Stages, seconds",
-        stages(results),
+        stages(comparable),
         "## Failures",
         failures(results),
     ]
@@ -112,7 +128,7 @@ def environment(results: Results) -> str:
     known = [job["measured"] for job in results.jobs]
     if not known:
         return ""
-    machines = sorted({f"{each['processor']}, {each['cores']} cores, {each['system']}" for each in known})
+    machines = sorted({machine(job) for job in results.jobs})
     ours, theirs = (
         sorted({listed(job["measured"]["versions"]) for job in results.jobs if bool(TOOLS[job["tool"]].peer) == peer})
         for peer in (False, True)
@@ -132,18 +148,18 @@ def listed(versions: dict[str, str]) -> str:
 
 def measured(results: Results) -> str:
     """When each row was measured, with which code, and in what company."""
-    lines = ["| | sets (seeds) | date | commit | its code today | threads | load before → after | taken by others |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    heads = ["", "sets (seeds)", "date", "commit", "its code today", "processor", "threads", "load before → after"]
+    lines = [f"| {' | '.join([*heads, 'taken by others'])} |", "|---" * (len(heads) + 1) + "|"]
     for tool in results.tools:
         found: dict[tuple[str, ...], list[Done]] = {}
         for job in (each for each in results.jobs if each["tool"] == tool):
             by = job["measured"]
             state = "changed" if changed(job) else "the same"
-            found.setdefault((by["date"], by["commit"] or "not known", state), []).append(job)
-        for (day, at, state), jobs in sorted(found.items()):
+            found.setdefault((by["date"], by["commit"] or "not known", state, by["processor"]), []).append(job)
+        for (day, at, state, processor), jobs in sorted(found.items()):
             seeds = {name: [job["seed"] for job in jobs if job["set"] == name] for name in results.sets}
             where = ", ".join(f"{name} ({', '.join(map(str, each))})" for name, each in seeds.items() if each)
-            cells = [TOOLS[tool].title, where, day, at, state, threads(jobs), loads(jobs), others(jobs)]
+            cells = [TOOLS[tool].title, where, day, at, state, processor, threads(jobs), loads(jobs), others(jobs)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

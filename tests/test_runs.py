@@ -18,6 +18,7 @@ from vectune.runs import (
     check_output,
     hash_files,
     locked,
+    processor_name,
     storage_errors,
     work_folder,
     write_json,
@@ -183,3 +184,18 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(tm
     assert not left.exists()
     assert living.exists()
     assert (tmp_path / "out").read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("fpu avx avx2", "Abacus 9 (AVX2)"),
+        ("avx2 avx512f avx512_bf16", "Abacus 9 (AVX-512 bf16)"),
+        ("avx2 avx512_bf16 amx_bf16", "Abacus 9 (AMX)"),
+        ("sse2", "Abacus 9"),
+    ],
+)
+def test_a_processor_is_named_with_its_fastest_unit(flags: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = f"model name\t: Abacus 9\nflags\t\t: {flags}\n\n"
+    monkeypatch.setattr(Path, "read_text", lambda file, **_: 2 * core)
+    assert processor_name() == name
