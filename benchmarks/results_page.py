@@ -34,11 +34,10 @@ class Results:
         self.sets = [name for name in SETS if any(job["set"] == name for job in self.jobs)]
         self.tools = [name for name in TOOLS if any(job["tool"] == name for job in self.jobs)]
 
-    def on_one_machine(self) -> Results:
-        """Those of the machine that most were measured on: costs on others do not compare."""
-        machines = Counter(machine(job) for job in self.jobs)
+    def on(self, name: str) -> Results:
+        """Those of one machine."""
         own = copy.copy(self)
-        own.jobs = [job for job in self.jobs if machine(job) == machines.most_common(1)[0][0]]
+        own.jobs = [job for job in self.jobs if machine(job) == name]
         return own
 
     def of(self, tool: str, name: str) -> list[Done]:
@@ -54,6 +53,7 @@ class Results:
 
 
 def machine(job: Done) -> str:
+    """Where a job was measured."""
     by = job["measured"]
     return f"{by['processor']}, {by['cores']} cores, {by['system']}"
 
@@ -68,7 +68,8 @@ def cost(which: str) -> Value:
 
 def page(results: Results) -> str:
     """The whole of RESULTS.md."""
-    comparable = results.on_one_machine()
+    home = next((name for name, _ in Counter(map(machine, results.jobs)).most_common(1)), "")
+    comparable = results.on(home)
     parts = [
         "# Ours and the peers', measured",
         "Written by `python benchmarks/results.py` from the JSONs in `benchmarks/measured/`; do not edit. A cell is "
@@ -104,8 +105,8 @@ def page(results: Results) -> str:
         "Share of its own nDCG@10 that a model keeps when its vectors are cut to the first 128 dimensions.",
         table(results, lambda tool, name: matryoshka(results, tool, name), digits="{:.1%}", mean_of=True),
         "## Cost of training",
-        "One training in a process of its own, from the start of Python to the saved model. Only what was measured on "
-        "the machine that most jobs ran on: times on others do not compare.",
+        "One training in a process of its own, from the start of Python to the saved model. Only of jobs on the "
+        f"machine that ran most of them ({home}): times on others do not compare.",
         "### Wall time, seconds",
         f"\\*: others took more than {COMPANY:.0%} of the machine, so that only the CPU seconds below say something; "
         "?: how much they took was not recorded.",

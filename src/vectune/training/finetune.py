@@ -171,7 +171,8 @@ class Tuning:
         precision = settled_precision(self.options, self.work / "precision.json") if self.world.first else "auto"
         self.options = dataclasses.replace(self.options, precision=self.world.from_first(precision))
         model, base = open_model(self.options)
-        check_lengths(self.options.dimensions, base.dim if self.options.dimensions else 0)
+        if self.options.dimensions:
+            check_lengths(self.options.dimensions, base.dim)
         fingerprint = base.fingerprint  # before the weights change
         lora = add_lora(model, self.options) if self.options.method == "lora" else None
         with dropout_at(model, self.options.dropout), repeatable():
