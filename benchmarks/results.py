@@ -53,6 +53,7 @@ class Tool:
         settings: given to the script, or to TuneOptions.
         seeded: a seed changes something; else it runs once.
         whole: the documents' vectors change too.
+        after: another tool, whose model of the same set and seed this one starts from; its costs hold both.
         hurry: another tool, and the share of its wall time on the same set that this one may take.
         made_of: the module of vectune that does it, where it is ours.
     """
@@ -62,6 +63,7 @@ class Tool:
     settings: tuple[tuple[str, Any], ...] = ()
     seeded: bool = True
     whole: bool = False
+    after: str = ""
     hurry: tuple[str, float] | None = None
     made_of: str = ""
 
@@ -77,6 +79,13 @@ TOOLS = {
     "base": Tool("untuned base", seeded=False, made_of="evaluation"),
     "llama-model": Tool("LlamaIndex SentenceTransformersFinetuneEngine", "llama_model", (("dev", True),), whole=True),
     "full": Tool("vectune full", settings=(("method", "full"),), whole=True, made_of=FINETUNE),
+    "full-tail": Tool(
+        "vectune full, with a lexical tail",
+        settings=(("method", "full"), ("tail", True)),
+        whole=True,
+        after="full",
+        made_of=FINETUNE,
+    ),
     "quick": Tool(
         "vectune full, in a quarter of LlamaIndex's time",
         settings=(("method", "full"),),
@@ -241,9 +250,12 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
         if not other.exists() or json.loads(other.read_text())["state"] != "ok":
             return {"state": "failed", "message": f"{tool.hurry[0]} has no time on this set"}
         settings["max_minutes"] = tool.hurry[1] * alone(json.loads(other.read_text())["train"]) / 60
+    started = _started(job, given)
+    if "state" in started:
+        return started
     others = [] if given.no_others or job.seed else [s for s in given.sets if s != job.set]
     spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()),
-            "peer": tool.peer, "whole": tool.whole, "out": str(folder / "model"),
+            "peer": tool.peer, "whole": tool.whole, "tuned": started.get("model"), "out": str(folder / "model"),
             "pairs": str(given.out / "pairs" / f"{job.set}.json"),
             "report": str(folder / "train.json"), "scores": str(folder / "scores.json"), "others": others}  # fmt: skip
     ours = [sys.executable, str(HERE / "results_job.py")]
@@ -259,11 +271,27 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
         if "state" in measured:
             return measured
         measured |= json.loads((folder / "train.json").read_text())
+    for cost in ("wall", "cpu") if tool.after else ():
+        measured[cost] = round(measured[cost] + started[cost], 1)
     scored = _call([*ours, "score", path], folder / "score.log", 7200)
     if "state" in scored:
         return {**scored, "train": measured}
-    subprocess.run(["rm", "-rf", str(folder / "model"), str(folder / "opened")], check=True)  # 90 MB each
+    awaited = any(other.after == job.tool for other in TOOLS.values())
+    subprocess.run(["rm", "-rf", *([] if awaited else [str(folder / "model")]), str(folder / "opened")], check=True)
     return {"state": "ok", "train": measured, **json.loads((folder / "scores.json").read_text())}
+
+
+def _started(job: Job, given: argparse.Namespace) -> dict[str, Any]:
+    """The model that a tool starts from and what it cost; nothing for most tools, a state where there is no model."""
+    after = TOOLS[job.tool].after
+    if not after:
+        return {}
+    other = Job(after, job.set, job.seed)
+    file, model = given.measured / f"{other.name}.json", given.out / "work" / other.name / "model"
+    if not file.exists() or not model.is_dir():
+        return {"state": "failed", "message": f"{after} has left no model of this set and seed: run both"}
+    train = json.loads(file.read_text())["train"]
+    return {"model": str(model), "wall": train["wall"], "cpu": train["cpu"]}
 
 
 def alone(train: dict[str, Any]) -> float:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 STARTED = time.perf_counter()
 
@@ -15,6 +15,11 @@ from sets import load  # noqa: E402 - the imports are part of what is timed, as 
 from vectune.dataset import RetrievalDataset  # noqa: E402
 from vectune.embedders.models import ARTIFACT_FILE, DEFAULT_MODEL, model_path  # noqa: E402
 from vectune.runs import Json, write_json  # noqa: E402
+
+if TYPE_CHECKING:
+    from vectune.progress import Progress
+    from vectune.training.options import TuneOptions
+    from vectune.training.result import TuneResult
 
 MEASURES = ("nDCG@10", "RR@10", "hit@1", "hit@5", "hit@10", "R@100")
 
@@ -55,8 +60,11 @@ def train(spec: Json) -> None:
     }
     events = Path(spec["report"]).with_name("events.jsonl")
     loaded = time.perf_counter()
-    options = TuneOptions(seed=spec["seed"], **settings)
-    result = tune_with(dataset, Path(spec["out"]), options, Progress(events, terminal=False))
+    options, progress = TuneOptions(seed=spec["seed"], **settings), Progress(events, terminal=False)
+    if spec["tuned"]:
+        result = tailed(dataset, Path(spec["tuned"]), Path(spec["out"]), options, progress)
+    else:
+        result = tune_with(dataset, Path(spec["out"]), options, progress)
     stages = {"load": loaded - STARTED, "tune": time.perf_counter() - loaded}
     done = [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
     parts: dict[str, float] = {}
@@ -67,6 +75,16 @@ def train(spec: Json) -> None:
     write_json(Path(spec["report"]), report)
 
 
+def tailed(dataset: RetrievalDataset, model: Path, out: Path, options: TuneOptions, progress: Progress) -> TuneResult:
+    """What ``tail`` does to a model after the training that an earlier job has done."""
+    from vectune.embedders.factory import open_embedder
+    from vectune.training.blend import tail_behind
+    from vectune.training.saving import read_result
+
+    embedders = open_embedder(options.model), open_embedder(model)
+    return tail_behind(dataset, read_result(model), out, embedders, options.seed, progress=progress)
+
+
 def score(spec: Json) -> None:
     """The test split, alone, cut to 128 dimensions and with BM25; and the other sets."""
     from vectune.evaluation import EvaluateOptions, evaluate
@@ -74,7 +92,7 @@ def score(spec: Json) -> None:
     options = EvaluateOptions(measures=MEASURES, timed_queries=0)
     model, data = opened(spec), Path(spec["data"])
     names = {"test": model, "hybrid": f"hybrid:{model}"}
-    if spec["tool"] == "base" or spec["whole"]:
+    if spec["tool"] == "base" or (spec["whole"] and not spec["tuned"]):  # a tail is behind the first dimensions
         names["test@128"] = f"{model}@128"
     if spec["tool"] == "base":
         names["bm25"] = "bm25"

@@ -41,6 +41,10 @@ class Hashed:
 BASE: Embedder = Hashed()  # type: ignore[assignment]
 
 
+def never(inner: Path) -> Embedder:
+    raise AssertionError(f"{inner} holds no model")
+
+
 def fitted(weight: float = 0.3, dimensions: int = 200) -> Blend:
     return Blend.fit(fit_tail(TEXTS, dimensions), TEXTS, BASE.embed_documents(TEXTS), weight)
 
@@ -114,7 +118,7 @@ def test_tuning_on_written_queries_takes_the_constant(tmp_path: Path) -> None:
     dataset.info["generated"] = True
     result = tune_blend(dataset, tmp_path / "out", BASE)
     assert result.chosen["weight"] == UNLABELLED_WEIGHT
-    embedder = open_blend(tmp_path / "out", lambda name: BASE)
+    embedder = open_blend(tmp_path / "out", lambda name: BASE, never)
     assert embedder.dim == result.chosen["dim"]
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"vectune.json", "blend.json", "blend.safetensors"}
 
@@ -135,7 +139,7 @@ def test_tuning_on_real_judgments_chooses_the_weight(tmp_path: Path) -> None:
 def test_another_base_is_refused(tmp_path: Path) -> None:
     tune_blend(DATASET, tmp_path / "out", BASE)
     with pytest.raises(FingerprintError):
-        open_blend(tmp_path / "out", lambda name: Hashed(fingerprint="other"))  # type: ignore[arg-type,return-value]
+        open_blend(tmp_path / "out", lambda name: Hashed(fingerprint="other"), never)  # type: ignore[arg-type,return-value]
     with pytest.raises(ModelError, match="made for a base of 16 dimensions"):
         BlendedEmbedder(Hashed(dim=8), fitted(), "x")  # type: ignore[arg-type]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from vectune.adapters import check_base, read_json
 from vectune.carded import Carded
-from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.models import ARTIFACT_FILE, INNER
 from vectune.errors import ModelError
 from vectune.protocols import Embedder
 from vectune.tail import Tail
@@ -162,12 +162,15 @@ class BlendedEmbedder:
         return self.blend.documents(self.base.embed_documents(texts), texts)
 
 
-def open_blend(folder: str | Path, open_base: Callable[[str], Embedder]) -> BlendedEmbedder:
+def open_blend(
+    folder: str | Path, open_base: Callable[[str], Embedder], open_inner: Callable[[Path], Embedder]
+) -> BlendedEmbedder:
     """The embedder of an artifact folder of kind ``blend``.
 
     Args:
         folder: what ``tune`` wrote.
         open_base: opens a base by its name, with its cache.
+        open_inner: opens the tuned model inside the folder, where there is one; it is the base then.
 
     Raises:
         ModelError: the folder is damaged or of another kind.
@@ -178,6 +181,8 @@ def open_blend(folder: str | Path, open_base: Callable[[str], Embedder]) -> Blen
     name = marker.get("base")
     if marker.get("kind") != "blend" or not isinstance(name, str) or not name:
         raise ModelError(f"{folder / ARTIFACT_FILE}: is not the marker of a blend.")
+    if (folder / INNER).is_dir():
+        return BlendedEmbedder(open_inner(folder / INNER), Blend.load(folder), folder.name)
     base = open_base(name)
     check_base(base, name, str(marker.get("base_fingerprint") or ""), "blend")
     return BlendedEmbedder(base, Blend.load(folder), folder.name)

@@ -24,7 +24,7 @@ import numpy as np
 from vectune.adapters import check_base, read_json
 from vectune.blend import spread
 from vectune.carded import Carded
-from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.models import ARTIFACT_FILE, INNER
 from vectune.errors import ModelError
 from vectune.tail import Tail, lexicon, rarity
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 NAME = "words"  # of its files
-INNER = "vectors"  # the folder of the artifact that makes the vectors to which words are added
 PULL = 0.01  # of the ridge, in units of the mean squared singular value of the stored vectors
 SAMPLE = 200_000  # chunks that larger corpora are fitted by
 _BLOCK = 8_192

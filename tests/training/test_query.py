@@ -13,13 +13,13 @@ from sentence_transformers import SentenceTransformer
 from vectune.adapters import Adapter, open_artifact
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.models import INNER
 from vectune.errors import FingerprintError, ModelError
 from vectune.records import Chunk, Query
 from vectune.runs import write_json
 from vectune.training.adapter import tune_adapter
 from vectune.training.folders import dense_modules
 from vectune.training.query import QueryOptions, tune_keeping_index, tune_query_encoder
-from vectune.words import INNER
 
 THINGS = (
     "battery",

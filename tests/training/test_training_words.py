@@ -11,12 +11,12 @@ import pytest
 from spaces import TableEmbedder, unit
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.models import INNER
 from vectune.records import Chunk, Query
 from vectune.training.blend import UNLABELLED_WEIGHT
 from vectune.training.problem import Problem, problem_of, trained_queries
 from vectune.training.query import tune_keeping_index
 from vectune.training.words import HeldOut, Worded, _choose, add_words
-from vectune.words import INNER
 
 NAMES = ["amber", "basalt", "cedar", "delta", "ember", "fjord", "garnet", "heron", "iris", "jade", "kelp", "lotus"]
 PARTS = ["pump", "valve", "motor", "sensor", "filter", "switch"]

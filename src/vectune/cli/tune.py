@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KeepIndex = Annotated[
     bool, typer.Option("--keep-index", help="Documents keep their vectors: an adapter, the query encoder, words.")
 ]
+Tail = Annotated[
+    bool, typer.Option("--tail", help="Put a lexical tail behind the tuned vectors: one index serves a hybrid.")
+]
 BothSides = Annotated[
     bool, typer.Option("--both-sides", help="An adapter that maps stored vectors, too, where that finds more.")
 ]
@@ -31,6 +34,7 @@ def tune(
         typer.Option(help="full, lora, auto, adapter, query or blend.  [default: full; blend for extractive queries]"),
     ] = None,
     keep_index: KeepIndex = False,
+    tail: Tail = False,
     both_sides: BothSides = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
@@ -64,6 +68,7 @@ def tune(
             "allow_contamination": allow_contamination,
             "tune.method": method or ("auto" if keep_index else "adapter" if both_sides else None),
             "tune.keep_index": keep_index,
+            "tune.tail": tail,
             "tune.both_sides": both_sides,
             "tune.max_minutes": max_minutes,
             "tune.max_length": max_length,

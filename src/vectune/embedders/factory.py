@@ -14,6 +14,7 @@ from vectune.embedders.settings import Settings, kept_settings, settings_of
 from vectune.errors import ModelError
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
+from vectune.runs import Json
 
 EmbedFunction: TypeAlias = Callable[[Sequence[str]], Any]
 Source: TypeAlias = "str | Path | Embedder | tuple[EmbedFunction, EmbedFunction]"
@@ -69,13 +70,20 @@ def _open(source: Source, options: EmbedOptions) -> Embedder:
     return LocalEmbedder(name, options)
 
 
+def _marker(file: Path) -> Json:
+    """What ``tune`` wrote about an artifact; its kind is there."""
+    try:
+        found: Json = json.loads(file.read_text(encoding="utf-8"))
+        found["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file}: is not what vectune wrote ({error}).") from error
+    return found
+
+
 def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progress) -> Embedder:
     """A folder that ``tune`` wrote: a model of its own, or an adapter over its base, whose vectors are cached."""
-    try:
-        marker = json.loads((folder / ARTIFACT_FILE).read_text(encoding="utf-8"))
-        kind = marker["kind"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / ARTIFACT_FILE}: is not what vectune wrote ({error}).") from error
+    marker = _marker(folder / ARTIFACT_FILE)
+    kind = marker["kind"]
     if kind in ("full", "lora"):
         if not (folder / "modules.json").is_file():
             raise ModelError(f"{folder}: modules.json is missing, which says what the model is made of.")
@@ -90,14 +98,17 @@ def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progr
         except RecursionError:
             raise ModelError(f"{folder / ARTIFACT_FILE}: the base '{name}' leads back to the folder itself.") from None
 
+    def open_inner(inner: Path) -> Embedder:
+        return open_embedder(inner, options, cache, progress)
+
     if kind == "blend":
         from vectune.blend import open_blend
 
-        return open_blend(folder, open_base)
+        return open_blend(folder, open_base, open_inner)
     if kind == "words":
         from vectune.words import open_words
 
-        return open_words(folder, open_base, lambda inner: open_embedder(inner, options, cache, progress))
+        return open_words(folder, open_base, open_inner)
     from vectune.adapters import open_artifact
 
     if kind == "bridge" and not isinstance(marker.get("document_base"), str):

@@ -20,6 +20,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_NAMES = (DEFAULT_MODEL, "all-MiniLM-L6-v2")
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 ARTIFACT_FILE = "vectune.json"  # in every folder that tune wrote
+INNER = "vectors"  # the artifact inside an artifact, whose vectors words or a lexical tail are added to
 API = "openai:"  # how the name of a model behind an API begins
 
 

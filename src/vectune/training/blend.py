@@ -7,6 +7,7 @@ enough not to hurt where people's words are not the corpus's. Real judgments cho
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectune.adapters import read_json
 from vectune.blend import Blend
 from vectune.dataset import RetrievalDataset
-from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.models import ARTIFACT_FILE, INNER
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, write_json, writing
@@ -79,15 +81,9 @@ def tune_blend(
     """
     check_output(out, ARTIFACT_FILE)
     started = time.perf_counter()
-    texts = [chunk.content for chunk in dataset.corpus.values()]
-    vectors = embedder.embed_documents(texts)
-    with progress.task("fitting the lexical tail", unit="chunks") as task:
-        blend = Blend.fit(fit_tail(texts, options.dimensions, options.language, seed), texts, vectors, 0.0)
-        task.advance(len(texts))
-    judged = _judged(dataset, blend, blend.documents(vectors, texts), embedder, seed)
+    judged = _judged(dataset, embedder, seed, options, progress)
     weight, note = _choose(dataset, options, judged)
     progress.say(note)
-    blend = blend.weighing(weight)
     result = TuneResult(
         path=out,
         method="blend",
@@ -95,15 +91,85 @@ def tune_blend(
         base_fingerprint=embedder.fingerprint,
         dev_before=judged.dev_score(0.0),
         dev_after=judged.dev_score(weight),
-        chosen={"weight": weight, "tail": blend.tail.dim, "dim": blend.dim, "words": len(blend.tail.vocabulary)},
+        chosen=judged.describe(weight),
         seconds=round(time.perf_counter() - started, 2),
         notes=(note,),
     )
     with writing(out) as beside:
         beside.mkdir(parents=True)
-        blend.save(beside)
+        judged.blend.weighing(weight).save(beside)
         write_json(beside / ARTIFACT_FILE, marker("blend", result))
     return result
+
+
+def tail_behind(
+    dataset: RetrievalDataset,
+    tuned: TuneResult,
+    out: Path,
+    embedders: tuple[Embedder, Embedder],
+    seed: int = 0,
+    options: BlendOptions = BlendOptions(),
+    progress: Progress = SILENT,
+) -> TuneResult:
+    """Put a lexical tail behind a tuned model's vectors and write both as one folder.
+
+    The model finds its train queries almost without fail, so those of dev alone choose the weight. Where the tail adds
+    nothing there, the folder is the tuned model's as it was.
+
+    Args:
+        dataset: with the dev split that chose the model's weights.
+        tuned: the model; a copy of its folder goes into ``out``.
+        out: the artifact folder.
+        embedders: the untuned model and the tuned one, with their cache.
+        seed: of the decomposition.
+        options: see ``BlendOptions``.
+        progress: told what is chosen.
+
+    Returns:
+        The result, its figures on dev among all chunks (training looks at a sample of them).
+
+    Raises:
+        DatasetError: the corpus holds no words.
+        OutputError: ``out`` holds something that vectune did not write, or cannot be written.
+    """
+    check_output(out, ARTIFACT_FILE)
+    started = time.perf_counter()
+    base, embedder = embedders
+    judged = _judged(dataset, embedder, seed, options, progress, most_train=0)
+    weight, note = _choose(dataset, options, judged)
+    without, with_it = judged.dev_score(0.0), judged.dev_score(weight)
+    gains = with_it > without
+    note += f"; nDCG@10 on dev, among all chunks, is {without:.3f} without and {with_it:.3f} with it"
+    note += "." if gains else ": it is left out."
+    progress.say(note)
+    result = replace(
+        tuned,
+        path=out,
+        dev_before=round(judged.dev_score_of(base, [chunk.content for chunk in dataset.corpus.values()]), 5),
+        dev_after=round(max(without, with_it), 5),
+        chosen={**tuned.chosen, **({"lexical_tail": judged.describe(weight)} if gains else {})},
+        seconds=round(tuned.seconds + time.perf_counter() - started, 1),
+        notes=(*tuned.notes, note),
+    )
+    _write_over(tuned.path, judged.blend.weighing(weight) if gains else None, result)
+    return result
+
+
+def _write_over(model: Path, blend: Blend | None, result: TuneResult) -> None:
+    """The artifact folder: the tuned model's with other words on it, or a blend's with the tuned model inside."""
+    told = {
+        **read_json(model / ARTIFACT_FILE),
+        "dev": {"before": result.dev_before, "after": result.dev_after},
+        "chosen": result.chosen,
+        "notes": list(result.notes),
+        "seconds": result.seconds,
+    }
+    with writing(result.path) as beside:
+        shutil.copytree(model, beside if blend is None else beside / INNER)
+        if blend is not None:
+            blend.save(beside)
+            told["kind"] = "blend"
+        write_json(beside / ARTIFACT_FILE, told)
 
 
 @dataclass(frozen=True)
@@ -119,32 +185,57 @@ class _Judged:
 
     def scores(self, weight: float) -> NDArray[np.float64]:
         """nDCG@10 of every query, shape (len(self.texts),)."""
-        queries = self.blend.weighing(weight).queries(self.vectors, self.texts)
-        parts = [
-            ndcg_at_10(
-                queries[start : start + _BLOCK] @ self.documents.T, self.positives.take(slice(start, start + _BLOCK))
-            )
-            for start in range(0, len(queries), _BLOCK)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        return _ndcg(self.blend.weighing(weight).queries(self.vectors, self.texts), self.documents, self.positives)
 
     def dev_score(self, weight: float) -> float:
         return float(self.scores(weight)[: self.dev].mean()) if self.dev else 0.0
 
+    def dev_score_of(self, other: Embedder, contents: Sequence[str]) -> float:
+        """What another embedder has on dev, among the same chunks."""
+        queries, documents = other.embed_queries(self.texts[: self.dev]), other.embed_documents(contents)
+        return float(_ndcg(queries, documents, self.positives.take(slice(0, self.dev))).mean()) if self.dev else 0.0
 
-def _judged(dataset: RetrievalDataset, blend: Blend, documents: Vectors, embedder: Embedder, seed: int) -> _Judged:
-    """Dev first, then as much of train; nothing where the dataset has no judgments to cut dev from."""
+    def describe(self, weight: float) -> dict[str, float]:
+        """For ``chosen`` in the result."""
+        tail = self.blend.tail
+        return {"weight": weight, "tail": tail.dim, "dim": self.blend.dim, "words": len(tail.vocabulary)}
+
+
+def _ndcg(queries: Vectors, documents: Vectors, positives: Positives) -> NDArray[np.float64]:
+    """nDCG@10 of every query, shape (len(queries),); a block of them at a time."""
+    parts = [
+        ndcg_at_10(queries[start : start + _BLOCK] @ documents.T, positives.take(slice(start, start + _BLOCK)))
+        for start in range(0, len(queries), _BLOCK)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _judged(
+    dataset: RetrievalDataset,
+    embedder: Embedder,
+    seed: int,
+    options: BlendOptions,
+    progress: Progress,
+    most_train: int = MOST_QUERIES,
+) -> _Judged:
+    """A blend of the corpus, and what judges it: dev first, then as much of train; nothing where no dev can be cut."""
+    contents = [chunk.content for chunk in dataset.corpus.values()]
+    documents = embedder.embed_documents(contents)
+    with progress.task("fitting the lexical tail", unit="chunks") as task:
+        tail = fit_tail(contents, options.dimensions, options.language, seed)
+        blend = Blend.fit(tail, contents, documents, 0.0)
+        task.advance(len(contents))
     try:
         dataset = with_dev(dataset, seed)
     except DatasetError:
         dataset = replace(dataset, qrels={})
     row = {key: place for place, key in enumerate(dataset.corpus)}
     dev, train = dataset.qrels.get("dev", {}), dataset.qrels.get("train", {})
-    qrels = dict([*dev.items(), *list(train.items())[:MOST_QUERIES]])
+    qrels = dict([*dev.items(), *list(train.items())[:most_train]])
     texts = [dataset.queries[key].text for key in qrels]
     positives = Positives.of([{row[chunk]: grade for chunk, grade in judged.items()} for judged in qrels.values()])
     vectors = embedder.embed_queries(texts) if texts else np.zeros((0, embedder.dim), np.float32)
-    return _Judged(blend, documents, vectors, texts, positives, len(dev))
+    return _Judged(blend, blend.documents(documents, contents), vectors, texts, positives, len(dev))
 
 
 def _choose(dataset: RetrievalDataset, options: BlendOptions, judged: _Judged) -> tuple[float, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,6 +20,7 @@ from vectune import bulk
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.machine import crowded_note, fast_bf16
+from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import EmbedOptions
 from vectune.errors import ModelError, TrainingError, UsageError
 from vectune.progress import SILENT, Progress
@@ -26,6 +29,7 @@ from vectune.splits import with_dev
 from vectune.training.anchor import Anchor, general_texts
 from vectune.training.axes import SAMPLE, by_dimension, check_lengths, principal_axes, turn
 from vectune.training.batches import Batches
+from vectune.training.blend import tail_behind
 from vectune.training.choice import choose
 from vectune.training.data import TrainingData
 from vectune.training.defaults import Reason, Settings, settle
@@ -35,7 +39,7 @@ from vectune.training.ground import Ground, prepare, truncation_notes
 from vectune.training.loop import Loop
 from vectune.training.losses import Teacher, make_loss
 from vectune.training.opening import add_lora, dropout_at, merge_lora, open_model, repeatable, settled_precision
-from vectune.training.options import TuneOptions
+from vectune.training.options import Method, TuneOptions
 from vectune.training.problem import spread
 from vectune.training.result import TuneResult
 from vectune.training.saving import read_result, save_artifact
@@ -47,7 +51,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from vectune.embedders.local import LocalEmbedder
+    from vectune.protocols import Embedder
 
+METHODS: tuple[Method, ...] = ("lora", "full")  # that auto tries, the cheapest first
 TaughtBy: TypeAlias = "tuple[Teacher | None, Mapping[str, EmbedOptions]]"  # a teacher, or how the named one is asked
 FEW = 50  # queries below which a result is told to be thin
 
@@ -89,10 +95,8 @@ def finetune(
             stack.callback(tracked.close)
             progress = tracked
         progress = progress if world.first else SILENT
-        if options.method == "auto":
-            result = _auto(dataset, out, options, progress, work, (teacher, models), world)
-        else:
-            result = Tuning(dataset, options, progress, work, (teacher, models), world).into(out)
+        whole = _Whole(dataset, options, progress, work, (teacher, models), world)
+        result = whole.with_tail(out) if options.tail else whole.into(out)
     if world.first:
         remove(work)
     world.wait()
@@ -116,41 +120,86 @@ def explain(dataset: RetrievalDataset, options: TuneOptions = TuneOptions()) -> 
     ]
 
 
-def _auto(
-    dataset: RetrievalDataset,
-    out: Path,
-    options: TuneOptions,
-    progress: Progress,
-    work: Path,
-    taught_by: TaughtBy,
-    world: World,
-) -> TuneResult:
-    """LoRA first; where dev gains by it, every weight, and what dev prefers is kept."""
-    share = options.max_minutes / 2 if options.max_minutes else None
-    results = []
-    for method in ("lora", "full"):
-        own = dataclasses.replace(options, method=method, max_minutes=share)
-        folder = work / method
-        if (folder / "vectune.json").exists():  # finished before the run was killed
-            results.append(read_result(folder))
-            continue
-        if results and results[-1].dev_after <= results[-1].dev_before:
-            break
-        try:
-            results.append(Tuning(dataset, own, progress, work / f"{method}.work", taught_by, world).into(folder))
-        except ModelError:  # no transformer, so no LoRA; what keeps the model from opening meets the next one, too
-            if method == "full":
-                raise
-    best = max(results, key=lambda result: result.dev_after)
-    if world.first:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        remove(out)
-        best.path.rename(out)
-    note = "; ".join(f"{result.method} {result.dev_after:.3f}" for result in results)
-    note = f"auto kept {best.method}: nDCG@10 on dev was {note}."
-    if results[-1].method == "lora":
-        note += " LoRA gained nothing there, so training every weight was not tried."
-    return dataclasses.replace(best, path=out, notes=(*best.notes, note))
+@dataclass(frozen=True)
+class _Whole:
+    """One or two tunings, and the lexical tail where it is asked for; what a killed start had finished is kept."""
+
+    dataset: RetrievalDataset
+    options: TuneOptions
+    progress: Progress
+    work: Path
+    taught_by: TaughtBy
+    world: World
+
+    def with_tail(self, out: Path) -> TuneResult:
+        """The tuned model with a lexical tail behind its vectors."""
+        folder = self._folder("tuned")
+        result = _finished(folder) or self.into(folder)
+        if not self.world.first:
+            return result
+        base, tuned = (self._opened(name) for name in (self.options.model, str(folder)))
+        return tail_behind(self.dataset, result, out, (base, tuned), self.options.seed, progress=self.progress)
+
+    def into(self, out: Path) -> TuneResult:
+        """By the method of the options."""
+        return self._auto(out) if self.options.method == "auto" else self._tuned(self.options, self.work, out)
+
+    def _auto(self, out: Path) -> TuneResult:
+        """LoRA first; where dev gains by it, every weight, and what dev prefers is kept."""
+        share = self.options.max_minutes / 2 if self.options.max_minutes else None
+        results: list[TuneResult] = []
+        for method in METHODS:
+            own = dataclasses.replace(self.options, method=method, max_minutes=share)
+            folder = self._folder(method)
+            if (result := _finished(folder)) is not None:
+                results.append(result)
+                continue
+            if results and results[-1].dev_after <= results[-1].dev_before:
+                break
+            try:
+                results.append(self._tuned(own, self.work / f"{method}.work", folder))
+            except ModelError:  # no transformer, so no LoRA; what keeps the model from opening meets the next one, too
+                if method == "full":
+                    raise
+        best = max(results, key=lambda result: result.dev_after)
+        if self.world.first:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            remove(out)
+            best.path.rename(out)
+        note = "; ".join(f"{result.method} {result.dev_after:.3f}" for result in results)
+        note = f"auto kept {best.method}: nDCG@10 on dev was {note}."
+        if results[-1].method == "lora":
+            note += " LoRA gained nothing there, so training every weight was not tried."
+        return dataclasses.replace(best, path=out, notes=(*best.notes, note))
+
+    def _tuned(self, options: TuneOptions, work: Path, out: Path) -> TuneResult:
+        return Tuning(self.dataset, options, self.progress, work, self.taught_by, self.world).into(out)
+
+    def _folder(self, name: str) -> Path:
+        """Where a finished tuning waits; another one for other data or options."""
+        return self.work / f"{name}-{self._key}"
+
+    @cached_property
+    def _key(self) -> str:
+        found = hashlib.blake2b(hash_of([dataclasses.asdict(self.options), self.dataset.qrels]).encode(), digest_size=6)
+        for text in (query.text for query in self.dataset.queries.values()):
+            found.update(text.encode("utf-8", "surrogatepass"))
+        for text in (chunk.content for chunk in self.dataset.corpus.values()):
+            found.update(text.encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+    def _opened(self, name: str) -> Embedder:
+        """A model as training read it, with the cache of vectors."""
+        told = self.options
+        options = EmbedOptions(
+            max_length=told.max_length, precision=told.precision, trust_remote_code=told.trust_remote_code
+        )
+        return open_embedder(name, options, progress=self.progress)
+
+
+def _finished(folder: Path) -> TuneResult | None:
+    """The result of a tuning that an earlier start finished."""
+    return read_result(folder) if (folder / ARTIFACT_FILE).exists() else None
 
 
 @dataclass
@@ -266,6 +315,7 @@ def _settle(data: TrainingData, options: TuneOptions, static: bool) -> Settings:
             "anchor": 0.0 if options.anchor_texts else options.anchor,
             "negatives": options.negatives,
             "refresh": options.refresh,
+            "tail": options.tail,
         }
         for name in (name for name, value in asked.items() if value):
             raise UsageError(

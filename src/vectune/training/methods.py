@@ -76,6 +76,8 @@ def checked_method(options: TuneOptions) -> Method:
             "--both-sides: stored vectors pass through a map that an adapter has; no other method has one.",
             "Use it with --method adapter, and without --keep-index.",
         )
+    if options.tail:
+        _check_tail(method, options)
     if not behind_api(options.model):
         return method
     if method in ("full", "lora", "query"):
@@ -84,6 +86,22 @@ def checked_method(options: TuneOptions) -> Method:
             "Use --method adapter: it works over any embedder, and documents keep their vectors.",
         )
     return "adapter" if method == "auto" and not options.keep_index else method
+
+
+def _check_tail(method: Method, options: TuneOptions) -> None:
+    """Raises UsageError where no lexical tail can stand behind what is tuned."""
+    api = behind_api(options.model)
+    if method not in ("full", "lora", "auto") or options.keep_index or api:
+        raise UsageError(
+            "--tail: a lexical tail stands behind the vectors of a model that was tuned whole, not with "
+            f"'{options.model if api else method}'{' while the index is kept' * options.keep_index}.",
+            "Use it with --method full, lora or auto; --method blend puts one behind the untuned model's vectors.",
+        )
+    if options.dimensions:
+        raise UsageError(
+            "tune.dimensions: vectors with a lexical tail cannot be cut to their first dimensions.",
+            "Leave out one of --tail and dimensions.",
+        )
 
 
 def over_vectors(method: Method, options: TuneOptions) -> Callable[..., TuneResult] | None:

@@ -23,6 +23,8 @@ class TuneOptions:
             ``adapter`` and ``query`` leave the documents' vectors as they are; ``blend`` adds a lexical tail to every
             vector. None: ``blend`` for queries that were cut from the chunks themselves, else ``full``.
         keep_index: never ask for a document to be embedded again: ``auto`` climbs from an adapter to the query encoder.
+        tail: with ``full``, ``lora`` and ``auto``: put a lexical tail behind the tuned model's vectors, as ``blend``
+            does behind the base's, at the weight that dev prefers.
         both_sides: with ``adapter``: map stored vectors, too, where that leads the query side alone.
         model: the model to start from; see the grammar of names.
         seed: seeds the order of the data and everything else that is drawn. Same seed, same machine: same weights.
@@ -65,6 +67,7 @@ class TuneOptions:
 
     method: Method | None = None
     keep_index: bool = False
+    tail: bool = False
     both_sides: bool = False
     model: str = DEFAULT_MODEL
     seed: int = 0

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.models import ARTIFACT_FILE, INNER
 from vectune.runs import check_output, write_json, writing
 from vectune.training.adapter import Candidates, gains_clearly, leads
 from vectune.training.blend import UNLABELLED_WEIGHT, WEIGHTS
 from vectune.training.folders import marker
-from vectune.words import INNER, WordFit, WordMap
+from vectune.words import WordFit, WordMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
