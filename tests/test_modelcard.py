@@ -52,6 +52,13 @@ def test_it_says_whether_documents_must_be_embedded_again(kind: str) -> None:
     assert ("need not be embedded again" in card) == (kind in ("query", "adapter"))
 
 
+def test_a_tuned_model_with_a_tail_tells_of_both() -> None:
+    card = model_card({**ARTIFACT, "kind": "blend", "method": "lora"}, loads=False)
+    assert "lora: low-rank updates of the base's weights, merged into them; then a lexical part behind" in card
+    plain = model_card({**ARTIFACT, "kind": "blend", "method": "blend"}, loads=False)
+    assert "blend: a lexical part behind the model's vector, in one vector" in plain
+
+
 def test_an_artifact_that_sentence_transformers_does_not_open_says_so() -> None:
     card = model_card({**ARTIFACT, "kind": "adapter", "base": "openai:text-embedding-3-small"}, loads=False)
     assert "open_embedder" in card and "SentenceTransformer(" not in card

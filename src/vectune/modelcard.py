@@ -22,7 +22,7 @@ KINDS = {
     "query": "the query encoder was tuned; documents keep the base's vectors",
     "adapter": "a small map over the base's query vectors; documents keep the base's vectors",
     "words": "queries' vectors get their words added; documents keep the base's vectors",
-    "blend": "the base's vector with a lexical part, in one vector",
+    "blend": "a lexical part behind the model's vector, in one vector",
 }
 
 
@@ -156,14 +156,17 @@ def _quality(board: Board, tuned: Row | None) -> str:
     return "## How good it is\n\n" + table.rstrip()
 
 
+def _method(kind: str, method: str) -> str:
+    """What was done: to the weights, and then to the vectors where a lexical tail was put behind them."""
+    done = [KINDS[part] for part in dict.fromkeys((method, kind)) if part in KINDS]
+    return f"{method}: {'; then '.join(done)}" if done else method
+
+
 def _making(marker: Json, dataset: Json | None) -> str:
     kind = str(marker.get("kind", ""))
     rows = [
         ("base", f"{marker.get('base')} (fingerprint {str(marker.get('base_fingerprint', ''))[:16] or 'unknown'})"),
-        (
-            "method",
-            f"{marker.get('method', kind)}: {KINDS[kind]}" if kind in KINDS else str(marker.get("method", kind)),
-        ),
+        ("method", _method(kind, str(marker.get("method", kind)))),
     ]
     counts = (dataset or {}).get("counts") or {}
     if counts:

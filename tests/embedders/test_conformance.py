@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from vectune.adapters import AdaptedEmbedder, Adapter, SplitEmbedder
+from vectune.blend import Blend, BlendedEmbedder
 from vectune.embedders.cached import CachedEmbedder
 from vectune.embedders.callables import CallableEmbedder
 from vectune.embedders.factory import open_embedder
@@ -17,6 +19,7 @@ from vectune.embedders.http import HTTPEmbedder
 from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.options import EmbedOptions
 from vectune.protocols import Embedder
+from vectune.tail import fit_tail
 from vectune.testing import OpenAIServer, hashed_embedding
 from vectune.words import WordEmbedder, WordFit
 
@@ -93,6 +96,26 @@ def worded(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> 
     return Case(WordEmbedder(inner, fit.fit(0.3), "words"), lambda: [WordEmbedder(inner, fit.fit(0.2), "words")])
 
 
+def blended(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    inner = local("tiny_bert")(stack, request, tmp_path).embedder
+    blend = Blend.fit(fit_tail(TEXTS, 4), TEXTS, inner.embed_documents(TEXTS), 0.3)
+    other = BlendedEmbedder(inner, blend.weighing(0.2), "blend")
+    return Case(BlendedEmbedder(inner, blend, "blend"), lambda: [other])
+
+
+def adapted(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    inner = local("tiny_bert")(stack, request, tmp_path).embedder
+    dim, eye = inner.dim, np.eye(inner.dim, dtype=np.float32)
+    one, two = (Adapter("linear", dim, dim, skip=np.roll(eye, by, axis=1)) for by in (1, 2))
+    return Case(AdaptedEmbedder(inner, one), lambda: [AdaptedEmbedder(inner, two), AdaptedEmbedder(inner, one, two)])
+
+
+def split(stack: ExitStack, request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    made = local("tiny_bert")(stack, request, tmp_path)
+    other = made.others()[0]
+    return Case(SplitEmbedder(other, made.embedder), lambda: [SplitEmbedder(made.embedder, other), made.embedder])
+
+
 KINDS: dict[str, Callable[[ExitStack, pytest.FixtureRequest, Path], Case]] = {
     "bert": local("tiny_bert"),
     "decoder": local("tiny_decoder"),
@@ -102,6 +125,9 @@ KINDS: dict[str, Callable[[ExitStack, pytest.FixtureRequest, Path], Case]] = {
     "cached": cached,
     "cached before": cached_before,
     "words": worded,
+    "blend": blended,
+    "adapter": adapted,
+    "query encoder": split,
 }
 
 

@@ -29,7 +29,7 @@ from vectune.splits import with_dev
 from vectune.training.anchor import Anchor, general_texts
 from vectune.training.axes import SAMPLE, by_dimension, check_lengths, principal_axes, turn
 from vectune.training.batches import Batches
-from vectune.training.blend import tail_behind
+from vectune.training.blend import BlendOptions, tail_behind
 from vectune.training.choice import choose
 from vectune.training.data import TrainingData
 from vectune.training.defaults import Reason, Settings, settle
@@ -117,6 +117,7 @@ def explain(dataset: RetrievalDataset, options: TuneOptions = TuneOptions()) -> 
         ("precision", arithmetic, "as asked" if options.precision != "auto" else "measured on this machine"),
         ("dev", f"{len(data.dev_queries)} queries", f"cut by document; {len(data.queries)} queries are left to train"),
         ("pool", f"{int(data.pool.sum())} chunks", f"of {len(data.chunks)}: none of dev's and test's documents"),
+        *([("tail", f"{BlendOptions().dimensions} at most", "behind the vectors, where dev gains")] * options.tail),
     ]
 
 
