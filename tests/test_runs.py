@@ -16,6 +16,7 @@ from vectune.errors import OutputError, StorageError
 from vectune.runs import (
     RunFolder,
     check_output,
+    decided_once,
     hash_files,
     locked,
     processor_name,
@@ -32,6 +33,13 @@ def test_writing_replaces_a_file_whole(tmp_path: Path) -> None:
     write_json(target, {"a": 2})
     assert json.loads(target.read_text()) == {"a": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["board.json"]
+
+
+def test_what_a_clock_decided_is_kept_for_the_same_question(tmp_path: Path) -> None:
+    kept, answers = tmp_path / "work" / "dev.json", iter([300, 200, 100])
+    assert [decided_once(kept, key, lambda: next(answers)) for key in ("one", "one", "other")] == [300, 300, 200]
+    kept.write_text("[broken")
+    assert decided_once(kept, "other", lambda: next(answers)) == 100
 
 
 def test_writing_replaces_a_folder_whole(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vectune.errors import OutputError, StorageError
 
 Json = dict[str, Any]
+Decided = TypeVar("Decided")
 
 
 def cache_folder() -> Path:
@@ -106,6 +107,26 @@ def write_json(path: Path, value: Any) -> None:
         beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def decided_once(kept: Path, key: str, decide: Callable[[], Decided]) -> Decided:
+    """What a clock decided: a second start must not ask it again, for a loaded machine may answer otherwise.
+
+    Args:
+        kept: the file that keeps the answer, a value that JSON holds.
+        key: of all that the answer is for; one for anything else does not count.
+        decide: gives the answer where there is none.
+    """
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if found["key"] == key:
+            answer: Decided = found["decided"]
+            return answer
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    answer = decide()
+    write_json(kept, {"key": key, "decided": answer})
+    return answer
+
+
 def hash_of(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
@@ -154,7 +175,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-TRIFLES = (".lock", "precision.json")  # in a work folder: made again within a second
+TRIFLES = (".lock", "precision.json", "dev.json")  # in a work folder: made again within a second
 
 
 @contextmanager

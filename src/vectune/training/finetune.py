@@ -270,7 +270,7 @@ class Tuning:
         vectors = open_embedder(base, progress=self.progress)
         if not self.world.first:
             self.world.wait()  # the first process fills the cache of vectors, the others read it
-        ground = prepare(data, encoder, vectors, self.options, settings, self.progress)
+        ground = prepare(data, encoder, vectors, self.options, settings, self.progress, self.work / "dev.json")
         if self.world.first:
             self.world.wait()
         return ground, settings

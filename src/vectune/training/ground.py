@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ from vectune.embedders.local import longest_input
 from vectune.lexical import BM25
 from vectune.negatives import mine
 from vectune.progress import Progress
+from vectune.runs import decided_once, hash_of
 from vectune.training.data import TrainingData
 from vectune.training.defaults import Settings
 from vectune.training.dev import DevSample, dev_sample
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 AnyTexts = Texts | StreamedTexts
+Look = tuple[DevSample, "NDArray[np.float64]", float]  # among which chunks, nDCG@10 of each query, seconds it took
 LOOKS = 10  # at dev, with those that the end takes
 DEV_CHUNKS = (200, 1000)
 DRAWN = 20_000  # chunks that dev's are chosen from where the data stay on disk
@@ -68,27 +72,39 @@ class Ground:
 
 
 def prepare(
-    data: TrainingData, encoder: Encoder, base: Embedder, options: TuneOptions, settings: Settings, progress: Progress
+    data: TrainingData,
+    encoder: Encoder,
+    base: Embedder,
+    options: TuneOptions,
+    settings: Settings,
+    progress: Progress,
+    kept: Path,
 ) -> Ground:
-    """Tokenise everything once, embed it with the base, mine negatives, choose the dev sample and measure the base."""
+    """Tokenise everything once, embed it with the base, mine negatives, choose the dev sample and measure the base.
+
+    ``kept`` is a file beside the checkpoints for what a clock decided: a second start must not decide otherwise.
+    """
     chunks, queries = _texts(data, encoder, progress)
     dev_queries = encoder.tokenize(data.dev_queries, "query")
     candidates = _candidates(data, options.seed)
     part = data.among(candidates) if data.on_disk else data
     corpus = base.embed_documents(part.chunks)
     query_vectors = base.embed_queries([] if data.on_disk else data.queries)
-    most = options.dev_chunks or affordable_chunks(data, settings)
-    dev = dev_sample(
-        part, base.embed_queries(data.dev_queries), corpus, BM25(part.chunks), most, options.seed
-    )  # fmt: skip
-    dev = replace(dev, chunks=candidates[dev.chunks])
     mined, miner = np.full((len(data.queries), 0), -1, dtype=np.int64), None
     if settings.negatives:
         miner = Miner(data, options.negative_margin, progress)
         mined = miner(query_vectors, corpus[miner.pool])
-    started = time.perf_counter()  # in the loop's own arithmetic: tuned states are compared with it
-    before = dev.scores(encoder.embed(dev_queries, dev.queries), encoder.embed(*chunks.at(dev.chunks)))
-    seconds = time.perf_counter() - started
+    asked, lexical = base.embed_queries(data.dev_queries), BM25(part.chunks)
+
+    def look(most: int) -> Look:
+        found = dev_sample(part, asked, corpus, lexical, most, options.seed)
+        dev = replace(found, chunks=candidates[found.chunks])
+        started = time.perf_counter()  # in the loop's own arithmetic: tuned states are compared with it
+        before = dev.scores(encoder.embed(dev_queries, dev.queries), encoder.embed(*chunks.at(dev.chunks)))
+        return dev, before, time.perf_counter() - started
+
+    most, key = options.dev_chunks or affordable_chunks(data, settings), hash_of([asdict(options), data.key])
+    dev, before, seconds = _dev_in_time(look, key, options, most, kept)
     progress.event("dev", step=0, value=round(float(before.mean()), 5))
     return Ground(data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus)
 
@@ -119,6 +135,21 @@ def affordable_chunks(data: TrainingData, settings: Settings) -> int:
     positives = len(np.unique(data.same[data.positives.values]))
     trained = 3 * settings.epochs * positives * (1 + settings.negatives)
     return int(np.clip(trained / 3 / LOOKS, *DEV_CHUNKS))
+
+
+def _dev_in_time(look: Callable[[int], Look], key: str, options: TuneOptions, most: int, kept: Path) -> Look:
+    """A first look at dev among ``most`` chunks; among fewer where looks would fill a time limit."""
+    if options.max_minutes is None or options.dev_chunks:
+        return look(most)
+    limit, first = 60 * options.max_minutes, list[Look]()
+
+    def affordable() -> int:
+        first.append(look(most))
+        dev, _, seconds = first[0]
+        return min(most, max(DEV_CHUNKS[0], int(limit / 3 / LOOKS / seconds * len(dev.chunks))))
+
+    chunks = decided_once(kept, key, affordable)
+    return first[0] if first and len(first[0][0].chunks) <= chunks else look(chunks)
 
 
 class Miner:

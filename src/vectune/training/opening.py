@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.machine import fast_bf16
 from vectune.embedders.options import EmbedOptions
 from vectune.errors import MissingExtraError, ModelError
-from vectune.runs import write_json
+from vectune.runs import decided_once
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -40,12 +39,11 @@ def settled_precision(options: TuneOptions, kept: Path) -> Precision:
 
     if options.precision != "auto":
         return options.precision
-    try:
-        found: Precision = json.loads(kept.read_text(encoding="utf-8"))["precision"]
-    except (OSError, ValueError, KeyError, TypeError):
-        found = "bf16" if fast_bf16(get_device_name()) else "fp32"
-        write_json(kept, {"precision": found})
-    return found
+
+    def faster() -> Precision:
+        return "bf16" if fast_bf16(get_device_name()) else "fp32"
+
+    return decided_once(kept, "precision", faster)
 
 
 def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder]:
