@@ -68,8 +68,6 @@ def cost(which: str) -> Value:
 
 def page(results: Results) -> str:
     """The whole of RESULTS.md."""
-    home = next((name for name, _ in Counter(map(machine, results.jobs)).most_common(1)), "")
-    comparable = results.on(home)
     parts = [
         "# Ours and the peers', measured",
         "Written by `python benchmarks/results.py` from the JSONs in `benchmarks/measured/`; do not edit. A cell is "
@@ -105,23 +103,34 @@ def page(results: Results) -> str:
         "Share of its own nDCG@10 that a model keeps when its vectors are cut to the first 128 dimensions.",
         table(results, lambda tool, name: matryoshka(results, tool, name), digits="{:.1%}", mean_of=True),
         "## Cost of training",
-        "One training in a process of its own, from the start of Python to the saved model. Only of jobs on the "
-        f"machine that ran most of them ({home}): times on others do not compare.",
-        "### Wall time, seconds",
-        f"\\*: others took more than {COMPANY:.0%} of the machine, so that only the CPU seconds below say something; "
-        "?: how much they took was not recorded.",
-        quality(comparable, cost("wall"), digits="{:.0f}", averaged=False, mark=company),
-        "### CPU seconds",
-        "They grow little when other processes want the machine.",
-        quality(comparable, cost("cpu"), digits="{:.0f}", averaged=False),
-        "### Peak memory, MiB",
-        quality(comparable, cost("peak_mib"), digits="{:.0f}", averaged=False),
-        "### Stages, seconds",
-        stages(comparable),
+        "One training in a process of its own, from the start of Python to the saved model. Times on different "
+        "machines do not compare, so each has its own tables. \\*: others took more than "
+        f"{COMPANY:.0%} of the machine, so that only the CPU seconds say something, which grow little when other "
+        "processes want it; ?: how much they took was not recorded.",
+        *costs(results),
         "## Failures",
         failures(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def costs(results: Results) -> list[str]:
+    """Of each machine, those that ran most jobs first."""
+    found = []
+    for name, _ in Counter(map(machine, results.jobs)).most_common():
+        own = results.on(name)
+        found += [
+            f"### On {name}",
+            "Wall time, seconds:",
+            quality(own, cost("wall"), digits="{:.0f}", averaged=False, mark=company),
+            "CPU seconds:",
+            quality(own, cost("cpu"), digits="{:.0f}", averaged=False),
+            "Peak memory, MiB:",
+            quality(own, cost("peak_mib"), digits="{:.0f}", averaged=False),
+            "Stages, seconds:",
+            stages(own),
+        ]
+    return found
 
 
 def environment(results: Results) -> str:
