@@ -19,12 +19,12 @@ import models
 from vectune.embedders import models as names
 from vectune.embedders.encoding import Encoding
 from vectune.embedders.factory import open_embedder
-from vectune.embedders.fast import FastBert
 from vectune.embedders.fingerprint import model_fingerprint
 from vectune.embedders.loading import load_model
 from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.machine import bf16_speedup, fast_bf16
 from vectune.embedders.options import EmbedOptions
+from vectune.embedders.packed import mix
 from vectune.errors import ModelError, UsageError
 
 TEXTS = ["how to brew coffee", "the cat", "water of the river " * 40, "x", "ÄÖ 日本 №5", "the old sea and the ship"] * 3
@@ -364,6 +364,6 @@ def test_attention_where_exponentials_fit_and_their_products_do_not(score: float
     key = torch.tensor([[[score], [score - 1]]], dtype=dtype)
     value = torch.tensor([[[100.0], [-60.0]]], dtype=dtype)
     query = torch.ones(1, 1, 1, dtype=dtype)
-    found = FastBert._mix(query, key, value, None).float()
+    found = mix(query, key, value, None).float()
     expected = torch.softmax((query @ key.transpose(1, 2)).float(), -1) @ value.float()
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 if dtype == torch.float32 else 1.0)

@@ -37,7 +37,11 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_states_and_gradients_are_those_of_the_padded_model(bert: Any) -> None:
+@pytest.mark.parametrize("safe", [1e30, 1.0])  # of sums of exponentials; 1: softmax is taken everywhere
+def test_states_and_gradients_are_those_of_the_padded_model(
+    bert: Any, safe: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vectune.embedders.packed.SAFE_SUM", safe)
     flat, table, mask = tokens()
     expected = bert(input_ids=table, attention_mask=mask.long()).last_hidden_state[mask]
     arriving = torch.randn_like(expected)
@@ -50,6 +54,22 @@ def test_states_and_gradients_are_those_of_the_padded_model(bert: Any) -> None:
     assert packed.keys() == padded.keys()
     for name, gradient in padded.items():
         assert torch.allclose(packed[name], gradient, atol=1e-4, rtol=1e-3), name
+
+
+def test_gradients_in_bf16_stay_near(bert: Any) -> None:
+    flat, _, _ = tokens()
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        states = PackedBert(bert, dtype)(flat, None, LENGTHS)
+        torch.manual_seed(1)
+        states.backward(torch.randn(states.shape).to(dtype))  # type: ignore[no-untyped-call]
+        found.append(gradients(bert))
+    exact, rough = found
+    assert exact.keys() == rough.keys()
+    for name, gradient in exact.items():
+        if "key.bias" in name:  # has no gradient but rounding
+            continue
+        assert torch.nn.functional.cosine_similarity(gradient.flatten(), rough[name].flatten(), dim=0) > 0.98, name
 
 
 def test_bf16_stays_near(bert: Any) -> None:

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from vectune.embedders.packed import Group, fill, group_sequences, layer_weights
+from vectune.embedders.packed import Group, fill, group_sequences, layer_weights, mix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Linear = Callable[[Tensor], Tensor]
 LAID_OUT_FOR = 2048  # rows of a typical product; another number works too
-SAFE_SUM = 1e30  # of exponentials; a hundred-millionth of what bf16 and fp32 can hold
 _MATRICES = {0: 1, 2: 3, 6: 7, 8: 9}  # place of each matrix among a layer's weights → place of its bias
 
 
@@ -86,34 +85,11 @@ class FastBert:
             rows = qkv[group.start : group.stop] if group.source is None else qkv.index_select(0, group.source)
             split = rows.view(group.count, group.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             query, key, value = (part.reshape(group.count * self.heads, group.length, -1) for part in split)
-            mixed = self._mix(query, key, value, group.padding).view(group.count, self.heads, group.length, -1)
+            mixed = mix(query, key, value, group.padding).view(group.count, self.heads, group.length, -1)
             tokens = mixed.transpose(1, 2).reshape(group.count * group.length, -1)
             found[group.start : group.stop] = tokens if group.places is None else tokens.index_select(0, group.places)
         found[groups[-1].stop :] = 0
         return found
-
-    @staticmethod
-    def _mix(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None) -> Tensor:
-        """softmax(query · keyᵀ) · value; ``padding`` is True at keys to leave out, shape (count, 1, length).
-
-        The division comes last, where the numbers are few, and the maximum is not subtracted: softmax takes twice as
-        long as this, three times where the length is no multiple of 32. The same in exact arithmetic, and about as
-        exact in bf16, whose range is that of fp32. Softmax is taken where a sum comes near the ends of that range: the
-        product with the values must not pass them either.
-        """
-        weights = _scores(query, key, padding).exp_()
-        sums = weights.sum(-1, keepdim=True)
-        if bool(((sums > 1 / SAFE_SUM) & (sums < SAFE_SUM)).all()):
-            return torch.bmm(weights, value).div_(sums)
-        return torch.bmm(torch.softmax(_scores(query, key, padding), -1), value)
-
-
-def _scores(query: Tensor, key: Tensor, padding: Tensor | None) -> Tensor:
-    scores = torch.bmm(query, key.transpose(1, 2))
-    if padding is not None:
-        count, _, length = padding.shape
-        scores.view(count, -1, length, length).masked_fill_(padding.unsqueeze(1), float("-inf"))
-    return scores
 
 
 def _linear(weight: Tensor, bias: Tensor) -> Linear:

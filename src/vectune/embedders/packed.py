@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel")
 ROWS = 64  # of a piece of several hundred tokens and more: a multiple of this
 SCORES_IN_CACHE = 800_000  # attention scores that a group of sequences may have, over all heads: 1.6 MB in bf16
+SAFE_SUM = 1e30  # of exponentials; a hundred-millionth of what bf16 and fp32 can hold
 SLACK = 0.12  # share of a group that may be padding where lengths are not rounded; only attention sees it
 
 
@@ -124,20 +125,54 @@ def _heads(rows: Tensor, group: Group, parts: int, heads: int) -> tuple[Tensor, 
     return tuple(part.reshape(group.count * heads, group.length, -1).contiguous() for part in split)
 
 
-def _tokens(parts: tuple[Tensor, ...], group: Group, heads: int) -> Tensor:
-    """The way back: (tokens of the group, parts · hidden) without padding."""
-    table = torch.stack([part.view(group.count, heads, group.length, -1) for part in parts], dim=2)
-    rows = table.permute(0, 3, 2, 1, 4).reshape(group.count * group.length, -1)
-    return rows if group.places is None else rows.index_select(0, group.places)
+def _tokens(parts: tuple[Tensor, ...], group: Group, heads: int, found: Tensor) -> None:
+    """The way back, without padding, into the group's rows of ``found``, (tokens, parts · hidden)."""
+    rows = found[group.start : group.stop]
+    whole = rows if group.places is None else found.new_empty(group.count * group.length, found.shape[1])
+    table = whole.view(group.count, group.length, len(parts), heads, -1)
+    for place, part in enumerate(parts):
+        table[:, :, place] = part.view(group.count, heads, group.length, -1).transpose(1, 2)
+    if group.places is not None:
+        torch.index_select(whole, 0, group.places, out=rows)
 
 
-def _probabilities(query: Tensor, key: Tensor, group: Group, heads: int) -> Tensor:
-    scores = torch.bmm(query, key.transpose(1, 2))
-    if group.padding is not None:
-        scores.view(group.count, heads, group.length, group.length).masked_fill_(
-            group.padding.unsqueeze(1), float("-inf")
-        )
-    return torch.softmax(scores, -1)
+def attention_weights(query: Tensor, key: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The exponentials of query · keyᵀ, and what they are to be divided by, (rows, length, 1); None for nothing.
+
+    Who divides the mixed values instead of the weights has fewer numbers to divide. The maximum is not subtracted:
+    softmax takes twice as long as this, three times where the length is no multiple of 32. The same in exact
+    arithmetic, and about as exact in bf16, whose range is that of fp32. Softmax is taken where a sum comes near the
+    ends of that range: the product with the values must not pass them either.
+
+    Args:
+        query, key: (count · heads, length, head width).
+        padding: True at keys to leave out, shape (count, 1, length); None for none.
+    """
+    weights = _scores(query, key, padding).exp_()
+    sums = weights.sum(-1, keepdim=True)
+    if bool(((sums > 1 / SAFE_SUM) & (sums < SAFE_SUM)).all()):
+        return weights, sums
+    return torch.softmax(_scores(query, key, padding), -1), None
+
+
+def _scores(query: Tensor, key: Tensor, padding: Tensor | None) -> Tensor:
+    if padding is None:
+        return torch.bmm(query, key.transpose(1, 2))
+    # added by the product itself: filling in what is masked takes longer than the product
+    masked = query.new_zeros(padding.shape).masked_fill_(padding, float("-inf"))
+    return torch.baddbmm(masked.repeat_interleave(len(query) // len(padding), 0), query, key.transpose(1, 2))
+
+
+def _probabilities(query: Tensor, key: Tensor, padding: Tensor | None) -> Tensor:
+    weights, sums = attention_weights(query, key, padding)
+    return weights if sums is None else weights.div_(sums)
+
+
+def mix(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None) -> Tensor:
+    """softmax(query · keyᵀ) · value; see ``attention_weights``."""
+    weights, sums = attention_weights(query, key, padding)
+    mixed = torch.bmm(weights, value)
+    return mixed if sums is None else mixed.div_(sums)
 
 
 def _attend(qkv: Tensor, groups: list[Group], heads: int) -> Tensor:
@@ -146,8 +181,8 @@ def _attend(qkv: Tensor, groups: list[Group], heads: int) -> Tensor:
     scale = (qkv.shape[1] // 3 // heads) ** -0.5
     for group in groups:
         query, key, value = _heads(qkv, group, 3, heads)
-        mixed = torch.bmm(_probabilities(query * scale, key, group, heads), value)
-        found[group.start : group.stop] = _tokens((mixed,), group, heads)
+        mixed = mix(query * scale, key, value, group.padding)
+        _tokens((mixed,), group, heads, found)
     found[groups[-1].stop :] = 0
     return found
 
@@ -159,14 +194,14 @@ def _attend_backward(qkv: Tensor, gradient: Tensor, groups: list[Group], heads: 
     for group in groups:
         query, key, value = _heads(qkv, group, 3, heads)
         query = query * scale  # not in place: of a single token the heads are a view
-        probabilities = _probabilities(query, key, group, heads)
+        probabilities = _probabilities(query, key, group.padding)
         (arriving,) = _heads(_padded(gradient, group), _dense(group), 1, heads)
         to_value = torch.bmm(probabilities.transpose(1, 2), arriving)
         to_probabilities = torch.bmm(arriving, value.transpose(1, 2))
         to_scores = torch._softmax_backward_data(to_probabilities, probabilities, -1, probabilities.dtype)
         to_query = torch.bmm(to_scores, key).mul_(scale)
         to_key = torch.bmm(to_scores.transpose(1, 2), query)
-        found[group.start : group.stop] = _tokens((to_query, to_key, to_value), group, heads)
+        _tokens((to_query, to_key, to_value), group, heads, found)
     found[groups[-1].stop :] = 0
     return found
 
@@ -246,8 +281,16 @@ _BIASES = (1, 3, 7, 9)  # of the matrices; norms stay in float32
 
 
 def _weight_gradients(arriving: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a linear map's weight and bias, in float32."""
-    return (arriving.t() @ inputs).float(), arriving.sum(0, dtype=torch.float32)
+    """Gradients of a linear map's weight and bias, in float32.
+
+    In bf16 the narrower side is laid out anew first: of a transposed view oneDNN's product takes twice as long.
+    """
+    bias = arriving.sum(0).float()  # bf16 is added up in float32 all the same, without a copy of everything
+    if arriving.dtype != torch.bfloat16:
+        return (arriving.t() @ inputs).float(), bias
+    if arriving.shape[1] <= inputs.shape[1]:
+        return (arriving.t().contiguous() @ inputs).float(), bias
+    return (inputs.t().contiguous() @ arriving).float().t(), bias
 
 
 class Rows(torch.autograd.Function):
