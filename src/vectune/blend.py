@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 NAME = "blend"  # of its files
+SAMPLE = 100_000  # chunks by which larger corpora are measured
 _ROOM = 1.1  # chunks that come later may be longer than the longest of the corpus
 
 
@@ -66,11 +67,12 @@ class Blend:
             vectors: the base's unit vectors of the chunks, shape (len(texts), base dim).
             weight: of the lexical part.
         """
-        tails = tail.documents(texts)
+        step = -(-len(texts) // SAMPLE) or 1
+        tails = tail.documents(texts[::step])
         squares = np.einsum("ij,ij->i", tails, tails)
         scale = float(1 / np.sqrt(max(float(squares.mean()), 1e-9)))
         radius = float(np.sqrt(1 + _ROOM * float(squares.max()) * scale**2))
-        return cls(tail, weight, _covariance(vectors), _covariance(tails), scale, radius)
+        return cls(tail, weight, _covariance(vectors[::step]), _covariance(tails), scale, radius)
 
     @property
     def dim(self) -> int:
@@ -189,10 +191,10 @@ def open_blend(
 
 
 def _covariance(vectors: Floats) -> Floats:
-    """Of rows, shape (d, d); large corpora by an even sample."""
-    sample = vectors[:: -(-len(vectors) // 100_000)].astype(np.float64)
-    centred = sample - sample.mean(axis=0)
-    covariance: Floats = (centred.T @ centred / len(sample)).astype(np.float32)
+    """Of rows, shape (d, d)."""
+    centred = vectors.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    covariance: Floats = (centred.T @ centred / len(vectors)).astype(np.float32)
     return covariance
 
 

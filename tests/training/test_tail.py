@@ -18,6 +18,7 @@ from vectune.embedders.options import EmbedOptions
 from vectune.errors import ModelError, UsageError
 from vectune.evaluation import EvaluateOptions, evaluate
 from vectune.splits import with_dev
+from vectune.training import blend
 from vectune.training import finetune as module
 from vectune.training.blend import UNLABELLED_WEIGHT
 from vectune.training.finetune import finetune
@@ -84,6 +85,18 @@ def test_where_words_add_nothing_the_tuned_model_alone_is_the_result(tiny_bert: 
     assert result.notes[-1].endswith("it is left out.")
     assert "lexical_tail" not in result.chosen
     assert open_embedder(tmp_path / "out").dim == open_embedder(tiny_bert).dim
+
+
+def test_large_corpora_are_judged_by_a_sample_that_holds_the_answers(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finetune(worded(), tmp_path / "whole", options(tiny_bert))
+    monkeypatch.setattr(blend, "MOST_CHUNKS", 10)
+    sampled = finetune(worded(), tmp_path / "sampled", options(tiny_bert))
+    assert "among 96 chunks" in whole.notes[-1]
+    dev = len(with_dev(worded(), 0).qrels["dev"])
+    assert dev <= int(sampled.notes[-1].split("among ")[1].split()[0]) <= dev + 10
+    assert sampled.dev_after >= whole.dev_after  # fewer chunks to be wrong about
 
 
 def test_written_queries_take_the_constant(tiny_bert: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from vectune.runs import check_output, write_json, writing
 from vectune.splits import with_dev
 from vectune.tail import fit_tail
 from vectune.training.folders import marker
-from vectune.training.problem import Positives, ndcg_at_10
+from vectune.training.problem import Positives, ndcg_at_10, spread
 from vectune.training.result import TuneResult
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 UNLABELLED_WEIGHT = 0.2  # see docs/unlabelled.md for how it was chosen
 MOST_QUERIES = 2_000  # of train that help to choose one number
+MOST_CHUNKS = 200_000  # that queries are judged among, besides their own
 FEW = 30  # judged queries below which the constant is the better choice
 _BLOCK = 256
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
@@ -126,7 +127,7 @@ def tail_behind(
         progress: told what is chosen.
 
     Returns:
-        The result, its figures on dev among all chunks (training looks at a sample of them).
+        The result, its figures on dev among all chunks of all but large corpora (training looks at fewer).
 
     Raises:
         DatasetError: the corpus holds no words.
@@ -139,13 +140,15 @@ def tail_behind(
     weight, note = _choose(dataset, options, judged)
     without, with_it = judged.dev_score(0.0), judged.dev_score(weight)
     gains = with_it > without
-    note += f"; nDCG@10 on dev, among all chunks, is {without:.3f} without and {with_it:.3f} with it"
+    note += (
+        f"; nDCG@10 on dev, among {len(judged.contents):,} chunks, is {without:.3f} without and {with_it:.3f} with it"
+    )
     note += "." if gains else ": it is left out."
     progress.say(note)
     result = replace(
         tuned,
         path=out,
-        dev_before=round(judged.dev_score_of(base, [chunk.content for chunk in dataset.corpus.values()]), 5),
+        dev_before=round(judged.dev_score_of(base), 5),
         dev_after=round(max(without, with_it), 5),
         chosen={**tuned.chosen, **({"lexical_tail": judged.describe(weight)} if gains else {})},
         seconds=round(tuned.seconds + time.perf_counter() - started, 1),
@@ -174,9 +177,18 @@ def _write_over(model: Path, blend: Blend | None, result: TuneResult) -> None:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Judged queries against the whole corpus; the first ``dev`` of them are the dev split's."""
+    """Judged queries among chunks of the corpus: all, or ``MOST_CHUNKS`` and the judged ones.
+
+    Attributes:
+        blend: fitted to the corpus, at weight 0.
+        contents, documents: of the chunks; their vectors have the tail.
+        vectors, texts: of the queries, without the tail; the first ``dev`` of them are the dev split's.
+        positives: rows of ``documents`` that answer each query.
+        dev: queries of the dev split.
+    """
 
     blend: Blend
+    contents: Sequence[str]
     documents: Vectors
     vectors: Vectors
     texts: Sequence[str]
@@ -190,9 +202,9 @@ class _Judged:
     def dev_score(self, weight: float) -> float:
         return float(self.scores(weight)[: self.dev].mean()) if self.dev else 0.0
 
-    def dev_score_of(self, other: Embedder, contents: Sequence[str]) -> float:
+    def dev_score_of(self, other: Embedder) -> float:
         """What another embedder has on dev, among the same chunks."""
-        queries, documents = other.embed_queries(self.texts[: self.dev]), other.embed_documents(contents)
+        queries, documents = other.embed_queries(self.texts[: self.dev]), other.embed_documents(self.contents)
         return float(_ndcg(queries, documents, self.positives.take(slice(0, self.dev))).mean()) if self.dev else 0.0
 
     def describe(self, weight: float) -> dict[str, float]:
@@ -229,13 +241,19 @@ def _judged(
         dataset = with_dev(dataset, seed)
     except DatasetError:
         dataset = replace(dataset, qrels={})
-    row = {key: place for place, key in enumerate(dataset.corpus)}
     dev, train = dataset.qrels.get("dev", {}), dataset.qrels.get("train", {})
     qrels = dict([*dev.items(), *list(train.items())[:most_train]])
     texts = [dataset.queries[key].text for key in qrels]
-    positives = Positives.of([{row[chunk]: grade for chunk, grade in judged.items()} for judged in qrels.values()])
     vectors = embedder.embed_queries(texts) if texts else np.zeros((0, embedder.dim), np.float32)
-    return _Judged(blend, blend.documents(documents, contents), vectors, texts, positives, len(dev))
+    place = {key: row for row, key in enumerate(dataset.corpus)}
+    answers = [place[chunk] for judged in qrels.values() for chunk in judged]
+    rows = np.union1d(spread(len(contents), MOST_CHUNKS), np.array(answers, np.int64)).tolist()
+    at = {row: new for new, row in enumerate(rows)}
+    positives = Positives.of(
+        [{at[place[chunk]]: grade for chunk, grade in judged.items()} for judged in qrels.values()]
+    )
+    among = [contents[row] for row in rows]
+    return _Judged(blend, among, blend.documents(documents[rows], among), vectors, texts, positives, len(dev))
 
 
 def _choose(dataset: RetrievalDataset, options: BlendOptions, judged: _Judged) -> tuple[float, str]:
