@@ -261,7 +261,12 @@ def _choose(dataset: RetrievalDataset, options: BlendOptions, judged: _Judged) -
     if options.weight is not None:
         return options.weight, f"weight {options.weight} of the lexical tail, as asked for"
     if dataset.generated or len(judged.texts) < FEW:
-        return UNLABELLED_WEIGHT, f"weight {UNLABELLED_WEIGHT} of the lexical tail: no real judgments to choose it"
+        why = (
+            "queries were generated"
+            if dataset.generated
+            else f"{len(judged.texts)} judged queries are too few to choose"
+        )
+        return UNLABELLED_WEIGHT, f"weight {UNLABELLED_WEIGHT} of the lexical tail, the constant: {why}"
     means = {weight: float(judged.scores(weight).mean()) for weight in WEIGHTS}
     best = max(means, key=lambda weight: (round(means[weight], 6), -weight))
     return best, f"weight {best} of the lexical tail, chosen on {len(judged.texts)} judged queries"
