@@ -95,7 +95,7 @@ def finetune(
             stack.callback(tracked.close)
             progress = tracked
         progress = progress if world.first else SILENT
-        whole = _Whole(dataset, options, progress, work, (teacher, models), world)
+        whole = _Whole(Tuning(dataset, options, progress, work, (teacher, models), world))
         result = whole.with_tail(out) if options.tail else whole.into(out)
     if world.first:
         remove(work)
@@ -125,32 +125,28 @@ def explain(dataset: RetrievalDataset, options: TuneOptions = TuneOptions()) -> 
 class _Whole:
     """One or two tunings, and the lexical tail where it is asked for; what a killed start had finished is kept."""
 
-    dataset: RetrievalDataset
-    options: TuneOptions
-    progress: Progress
-    work: Path
-    taught_by: TaughtBy
-    world: World
+    plan: Tuning
 
     def with_tail(self, out: Path) -> TuneResult:
         """The tuned model with a lexical tail behind its vectors."""
-        folder = self._folder("tuned")
+        folder, plan = self._folder("tuned"), self.plan
         result = _finished(folder) or self.into(folder)
-        if not self.world.first:
+        if not plan.world.first:
             return result
-        base, tuned = (self._opened(name) for name in (self.options.model, str(folder)))
-        return tail_behind(self.dataset, result, out, (base, tuned), self.options.seed, progress=self.progress)
+        base, tuned = (self._opened(name) for name in (plan.options.model, str(folder)))
+        return tail_behind(plan.dataset, result, out, (base, tuned), plan.options.seed, progress=plan.progress)
 
     def into(self, out: Path) -> TuneResult:
         """By the method of the options."""
-        return self._auto(out) if self.options.method == "auto" else self._tuned(self.options, self.work, out)
+        return self._auto(out) if self.plan.options.method == "auto" else self.plan.into(out)
 
     def _auto(self, out: Path) -> TuneResult:
         """LoRA first; where dev gains by it, every weight, and what dev prefers is kept."""
-        share = self.options.max_minutes / 2 if self.options.max_minutes else None
+        options, work = self.plan.options, self.plan.work
+        share = options.max_minutes / 2 if options.max_minutes else None
         results: list[TuneResult] = []
         for method in METHODS:
-            own = dataclasses.replace(self.options, method=method, max_minutes=share)
+            own = dataclasses.replace(options, method=method, max_minutes=share)
             folder = self._folder(method)
             if (result := _finished(folder)) is not None:
                 results.append(result)
@@ -158,12 +154,13 @@ class _Whole:
             if results and results[-1].dev_after <= results[-1].dev_before:
                 break
             try:
-                results.append(self._tuned(own, self.work / f"{method}.work", folder))
+                plan = dataclasses.replace(self.plan, options=own, work=work / f"{method}.work")
+                results.append(plan.into(folder))
             except ModelError:  # no transformer, so no LoRA; what keeps the model from opening meets the next one, too
                 if method == "full":
                     raise
         best = max(results, key=lambda result: result.dev_after)
-        if self.world.first:
+        if self.plan.world.first:
             out.parent.mkdir(parents=True, exist_ok=True)
             remove(out)
             best.path.rename(out)
@@ -173,29 +170,27 @@ class _Whole:
             note += " LoRA gained nothing there, so training every weight was not tried."
         return dataclasses.replace(best, path=out, notes=(*best.notes, note))
 
-    def _tuned(self, options: TuneOptions, work: Path, out: Path) -> TuneResult:
-        return Tuning(self.dataset, options, self.progress, work, self.taught_by, self.world).into(out)
-
     def _folder(self, name: str) -> Path:
         """Where a finished tuning waits; another one for other data or options."""
-        return self.work / f"{name}-{self._key}"
+        return self.plan.work / f"{name}-{self._key}"
 
     @cached_property
     def _key(self) -> str:
-        found = hashlib.blake2b(hash_of([dataclasses.asdict(self.options), self.dataset.qrels]).encode(), digest_size=6)
-        for text in (query.text for query in self.dataset.queries.values()):
+        dataset, options = self.plan.dataset, self.plan.options
+        found = hashlib.blake2b(hash_of([dataclasses.asdict(options), dataset.qrels]).encode(), digest_size=6)
+        for text in (query.text for query in dataset.queries.values()):
             found.update(text.encode("utf-8", "surrogatepass"))
-        for text in (chunk.content for chunk in self.dataset.corpus.values()):
+        for text in (chunk.content for chunk in dataset.corpus.values()):
             found.update(text.encode("utf-8", "surrogatepass"))
         return found.hexdigest()
 
     def _opened(self, name: str) -> Embedder:
         """A model as training read it, with the cache of vectors."""
-        told = self.options
+        told = self.plan.options
         options = EmbedOptions(
             max_length=told.max_length, precision=told.precision, trust_remote_code=told.trust_remote_code
         )
-        return open_embedder(name, options, progress=self.progress)
+        return open_embedder(name, options, progress=self.plan.progress)
 
 
 def _finished(folder: Path) -> TuneResult | None:
