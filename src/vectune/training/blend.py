@@ -127,7 +127,7 @@ def tail_behind(
         progress: told what is chosen.
 
     Returns:
-        The result, its figures on dev among all chunks of all but large corpora (training looks at fewer).
+        The result; with a tail its figures on dev are among all chunks, or very many (training looks at fewer).
 
     Raises:
         DatasetError: the corpus holds no words.
@@ -148,12 +148,16 @@ def tail_behind(
     result = replace(
         tuned,
         path=out,
-        dev_before=round(judged.dev_score_of(base), 5),
-        dev_after=round(max(without, with_it), 5),
-        chosen={**tuned.chosen, **({"lexical_tail": judged.describe(weight)} if gains else {})},
         seconds=round(tuned.seconds + time.perf_counter() - started, 1),
         notes=(*tuned.notes, note),
     )
+    if gains:
+        result = replace(
+            result,
+            dev_before=round(judged.dev_score_of(base), 5),
+            dev_after=round(with_it, 5),
+            chosen={**tuned.chosen, "lexical_tail": judged.describe(weight)},
+        )
     _write_over(tuned.path, judged.blend.weighing(weight) if gains else None, result)
     return result
 
