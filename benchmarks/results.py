@@ -271,8 +271,8 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
         if "state" in measured:
             return measured
         measured |= json.loads((folder / "train.json").read_text())
-    for cost in ("wall", "cpu") if tool.after else ():
-        measured[cost] = round(measured[cost] + started[cost], 1)
+    if tool.after:
+        measured |= together(measured, started)
     scored = _call([*ours, "score", path], folder / "score.log", 7200)
     if "state" in scored:
         return {**scored, "train": measured}
@@ -291,7 +291,13 @@ def _started(job: Job, given: argparse.Namespace) -> dict[str, Any]:
     if not file.exists() or not model.is_dir():
         return {"state": "failed", "message": f"{after} has left no model of this set and seed: run both"}
     train = json.loads(file.read_text())["train"]
-    return {"model": str(model), "wall": train["wall"], "cpu": train["cpu"]}
+    return {"model": str(model), **{cost: train[cost] for cost in ("wall", "cpu", "peak_mib")}}
+
+
+def together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What two processes one after the other cost."""
+    sums = {cost: round(one[cost] + other[cost], 1) for cost in ("wall", "cpu")}
+    return {**sums, "peak_mib": max(one["peak_mib"], other["peak_mib"])}
 
 
 def alone(train: dict[str, Any]) -> float:

@@ -171,3 +171,16 @@ def test_a_hurried_training_gets_no_time_from_others_on_the_machine() -> None:
     assert results.alone({"wall": 100.0, "cpu": 120.0, "threads": 2}) == 60.0
     assert results.alone({"wall": 100.0, "cpu": 250.0, "threads": 2}) == 100.0
     assert results.alone({"wall": 100.0, "cpu": 40.0}) == 100.0, "it was not recorded how many threads there were"
+
+
+def test_a_tool_that_goes_on_from_anothers_model_needs_it_and_costs_both(tmp_path: Path) -> None:
+    tail, given = results.Job("full-tail", "squad", 1), Namespace(measured=tmp_path, out=tmp_path / "out")
+    kept(tmp_path, job("full", "squad", seed=1))
+    missing = results._started(tail, given)
+    assert missing["state"] == "failed" and "full has left no model" in missing["message"]
+    (tmp_path / "out/work/squad-full-1/model").mkdir(parents=True)
+    started = results._started(tail, given)
+    assert started["model"].endswith("squad-full-1/model")
+    both = results.together({"wall": 1.25, "cpu": 2.0, "peak_mib": 200}, started)
+    assert both == {"wall": 11.2, "cpu": 22.0, "peak_mib": 300}
+    assert results._started(results.Job("full", "squad", 1), given) == {}, "most tools start from the base"
