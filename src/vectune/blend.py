@@ -67,7 +67,7 @@ class Blend:
             vectors: the base's unit vectors of the chunks, shape (len(texts), base dim).
             weight: of the lexical part.
         """
-        step = -(-len(texts) // SAMPLE) or 1
+        step = -(-len(texts) // SAMPLE)
         tails = tail.documents(texts[::step])
         squares = np.einsum("ij,ij->i", tails, tails)
         scale = float(1 / np.sqrt(max(float(squares.mean()), 1e-9)))

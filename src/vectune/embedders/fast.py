@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from vectune.embedders.packed import Group, fill, group_sequences, layer_weights, mix
+from vectune.embedders.packed import attend, fill, group_sequences, layer_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class FastBert:
         width = (x.shape[1],)
         groups = group_sequences(lengths, self.heads)
         for qkv, _, out, _, gain1, shift1, up, _, down, _, gain2, shift2 in self._layers:
-            mixed = out(self._attend(qkv(x.to(self.dtype)), groups))
+            mixed = out(attend(qkv(x.to(self.dtype)), groups, self.heads, scaled=True))
             x = torch.layer_norm(x.add_(mixed), width, gain1, shift1, self.epsilon)
             fed = down(gelu(up(x.to(self.dtype))))
             x = torch.layer_norm(x.add_(fed), width, gain2, shift2, self.epsilon)
@@ -77,19 +77,6 @@ class FastBert:
         words = part.word_embeddings(filled) + part.token_type_embeddings.weight[0]
         normed: Tensor = part.LayerNorm(words.add_(part.position_embeddings(places)))
         return normed
-
-    def _attend(self, qkv: Tensor, groups: list[Group]) -> Tensor:
-        """Attention of every token to those of its own sequence; (tokens, 3 · hidden) → (tokens, hidden)."""
-        found = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
-        for group in groups:
-            rows = qkv[group.start : group.stop] if group.source is None else qkv.index_select(0, group.source)
-            split = rows.view(group.count, group.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            query, key, value = (part.reshape(group.count * self.heads, group.length, -1) for part in split)
-            mixed = mix(query, key, value, group.padding).view(group.count, self.heads, group.length, -1)
-            tokens = mixed.transpose(1, 2).reshape(group.count * group.length, -1)
-            found[group.start : group.stop] = tokens if group.places is None else tokens.index_select(0, group.places)
-        found[groups[-1].stop :] = 0
-        return found
 
 
 def _linear(weight: Tensor, bias: Tensor) -> Linear:

@@ -175,20 +175,23 @@ def mix(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None) -> Te
     return mixed if sums is None else mixed.div_(sums)
 
 
-def _attend(qkv: Tensor, groups: list[Group], heads: int) -> Tensor:
-    """Attention of every token to those of its own sequence; (tokens, 3 · hidden) → (tokens, hidden)."""
+def attend(qkv: Tensor, groups: list[Group], heads: int, scaled: bool = False) -> Tensor:
+    """Attention of every token to those of its own sequence; (tokens, 3 · hidden) → (tokens, hidden).
+
+    ``scaled``: the queries come multiplied by the scale.
+    """
     found = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
     scale = (qkv.shape[1] // 3 // heads) ** -0.5
     for group in groups:
         query, key, value = _heads(qkv, group, 3, heads)
-        mixed = mix(query * scale, key, value, group.padding)
+        mixed = mix(query if scaled else query * scale, key, value, group.padding)
         _tokens((mixed,), group, heads, found)
     found[groups[-1].stop :] = 0
     return found
 
 
 def _attend_backward(qkv: Tensor, gradient: Tensor, groups: list[Group], heads: int) -> Tensor:
-    """Gradient of ``_attend`` for its input."""
+    """Gradient of ``attend`` for its input."""
     found = torch.empty_like(qkv)
     scale = (qkv.shape[1] // 3 // heads) ** -0.5
     for group in groups:
@@ -241,7 +244,7 @@ class Layer(torch.autograd.Function):
         w_qkv, b_qkv, w_out, b_out, g1, c1, w_up, b_up, w_down, b_down, g2, c2 = low
         width = (x.shape[1],)
         qkv = linear(x, w_qkv, b_qkv)
-        mixed = _attend(qkv, shape.groups, shape.heads)
+        mixed = attend(qkv, shape.groups, shape.heads)
         sum1 = linear(mixed, w_out, b_out).add_(x)
         middle, mean1, rstd1 = torch.native_layer_norm(sum1, width, g1, c1, shape.epsilon)
         up = linear(middle, w_up, b_up)
