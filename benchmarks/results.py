@@ -246,10 +246,10 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     folder.mkdir(parents=True)
     settings = dict(tool.settings)
     if tool.hurry:
-        other = given.measured / f"{job.set}-{tool.hurry[0]}-0.json"
-        if not other.exists() or json.loads(other.read_text())["state"] != "ok":
+        other = _trained(Job(tool.hurry[0], job.set, 0), given)
+        if other is None:
             return {"state": "failed", "message": f"{tool.hurry[0]} has no time on this set"}
-        settings["max_minutes"] = tool.hurry[1] * alone(json.loads(other.read_text())["train"]) / 60
+        settings["max_minutes"] = tool.hurry[1] * alone(other) / 60
     started = _started(job, given)
     if "state" in started:
         return started
@@ -276,7 +276,7 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     scored = _call([*ours, "score", path], folder / "score.log", 7200)
     if "state" in scored:
         return {**scored, "train": measured}
-    awaited = any(other.after == job.tool for other in TOOLS.values())
+    awaited = any(other.after == job.tool for other in TOOLS.values())  # else 90 MB that nobody needs
     subprocess.run(["rm", "-rf", *([] if awaited else [str(folder / "model")]), str(folder / "opened")], check=True)
     return {"state": "ok", "train": measured, **json.loads((folder / "scores.json").read_text())}
 
@@ -287,11 +287,17 @@ def _started(job: Job, given: argparse.Namespace) -> dict[str, Any]:
     if not after:
         return {}
     other = Job(after, job.set, job.seed)
-    file, model = given.measured / f"{other.name}.json", given.out / "work" / other.name / "model"
-    if not file.exists() or not model.is_dir():
+    train, model = _trained(other, given), given.out / "work" / other.name / "model"
+    if train is None or not model.is_dir():
         return {"state": "failed", "message": f"{after} has left no model of this set and seed: run both"}
-    train = json.loads(file.read_text())["train"]
     return {"model": str(model), **{cost: train[cost] for cost in ("wall", "cpu", "peak_mib")}}
+
+
+def _trained(job: Job, given: argparse.Namespace) -> dict[str, Any] | None:
+    """What is kept of another job's training; None where there is none that worked."""
+    file = given.measured / f"{job.name}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"state": "missing"}
+    return found["train"] if found["state"] == "ok" else None
 
 
 def together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
