@@ -9,6 +9,7 @@ On CPUs the transformer of BERT's kin is replaced by ``embedders.packed.PackedBe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,6 +102,16 @@ class Encoder:
         starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
         flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
         return Texts(flat, starts, np.concatenate([types[i] for i in back]) if types else None, extras)
+
+    @contextmanager
+    def reading(self, length: int | None) -> Iterator[None]:
+        """Texts are cut to this length for a while; None: as they are."""
+        before = self.model.max_seq_length
+        self.model.max_seq_length = length or before
+        try:
+            yield
+        finally:
+            self.model.max_seq_length = before
 
     def _preprocess(self, texts: list[str], prompt: str | None) -> dict[str, Any]:
         preprocess = getattr(self.model, "preprocess", None)

@@ -48,7 +48,8 @@ class Ground:
         negatives: mined chunks of each train query, hardest first, -1 for none; shape (queries, up to DEPTH).
         miner: finds such chunks anew with the model as it is by then; None where none are mined.
         dev: what looks at dev are measured on.
-        dev_base: the base's nDCG@10 there, of each query.
+        dev_base: the base's nDCG@10 there, of each query, read as far as the base is set to.
+        dev_further: its mean where the base reads as far as the tuned model will; None where that is no further.
         check_seconds: what a look takes.
         query_vectors, chunk_vectors: the base's, for the anchor; shape (n, dim). Not where the data stay on disk.
     """
@@ -64,6 +65,7 @@ class Ground:
     check_seconds: float
     query_vectors: Floats
     chunk_vectors: Floats
+    dev_further: float | None = None
 
     @property
     def dev_before(self) -> float:
@@ -79,10 +81,12 @@ def prepare(
     settings: Settings,
     progress: Progress,
     kept: Path,
+    own_length: int | None = None,
 ) -> Ground:
     """Tokenise everything once, embed it with the base, mine negatives, choose the dev sample and measure the base.
 
     ``kept`` is a file beside the checkpoints for what a clock decided: a second start must not decide otherwise.
+    ``own_length`` is how far the base is set to read, where the model now reads further.
     """
     chunks, queries = _texts(data, encoder, progress)
     dev_queries = encoder.tokenize(data.dev_queries, "query")
@@ -105,8 +109,21 @@ def prepare(
 
     most, key = options.dev_chunks or affordable_chunks(data, settings), hash_of([asdict(options), data.key])
     dev, before, seconds = _dev_in_time(look, key, options, most, kept)
+    reading_on = float(before.mean()) if own_length else None
+    if own_length:
+        before = _as_it_was(encoder, data, dev, own_length)
     progress.event("dev", step=0, value=round(float(before.mean()), 5))
-    return Ground(data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus)
+    return Ground(
+        data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus, reading_on
+    )
+
+
+def _as_it_was(encoder: Encoder, data: TrainingData, dev: DevSample, length: int) -> NDArray[np.float64]:
+    """nDCG@10 of each dev query with the base reading as far as it is set to."""
+    with encoder.reading(length):
+        queries = encoder.tokenize([data.dev_queries[row] for row in dev.queries], "query")
+        chunks = encoder.tokenize([data.chunks[row] for row in dev.chunks], "document")
+    return dev.scores(encoder.embed(queries), encoder.embed(chunks))
 
 
 def _texts(data: TrainingData, encoder: Encoder, progress: Progress) -> tuple[AnyTexts, AnyTexts]:

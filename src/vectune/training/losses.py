@@ -33,7 +33,9 @@ def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = No
     """
     data = ground.data
     weight = options.teacher_weight if teacher is not None else 0.0
-    axes = torch.from_numpy(principal_axes(ground.chunk_vectors)) if options.dimensions else None
+    axes = None
+    if options.dimensions:
+        axes = torch.from_numpy(principal_axes(ground.chunk_vectors, ground.query_vectors))
 
     def loss(queries: Tensor, chunks: Tensor, batch: Batch) -> Tensor:
         device = queries.device

@@ -50,7 +50,8 @@ class TuneOptions:
         weight_decay: AdamW's, on matrices.
         warmup: share of the steps over which the rate rises.
         max_minutes: plan the run so that it ends in about this time; None takes the time it takes.
-        max_length: tokens the model reads; None keeps the model's own setting.
+        max_length: tokens the model reads. None keeps the model's own setting; where over a quarter of the text lies
+            beyond it, and the model's positions allow more, a model that is tuned whole reads up to twice as far.
         precision: ``auto`` takes bfloat16 where a short measurement finds it faster.
         memory_gib: activations of a step may take about this much; larger batches go through in pieces (GradCache).
         gradient_checkpointing: recompute activations in the backward pass; for large models.

@@ -1,0 +1,76 @@
+"""How far texts are read."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from tiny_dataset import THINGS, small_dataset, with_chunk
+from vectune.embedders.loading import load_model
+from vectune.training.encoder import Encoder
+from vectune.training.finetune import finetune
+from vectune.training.length import further
+from vectune.training.options import TuneOptions
+
+SHORT, LONG = "the bridge over the river", "the law of the garden " * 40
+
+
+@pytest.fixture
+def reads_8(tiny_bert: Path, tmp_path: Path) -> Path:
+    """The tiny model, set to read 8 tokens: less than half of most chunks."""
+    model = load_model(str(tiny_bert))
+    model.max_seq_length = 8
+    model.save(str(tmp_path / "reads-8"))
+    return tmp_path / "reads-8"
+
+
+def test_much_text_beyond_the_setting_is_read_twice_as_far(tiny_bert: Path) -> None:
+    encoder = Encoder(load_model(str(tiny_bert)))
+    assert further(encoder, [SHORT, LONG]) == 128
+    assert further(encoder, [SHORT] * 3) is None
+    assert further(encoder, [*[SHORT] * 200, LONG]) is None  # long, but little of the text
+    encoder.model.max_seq_length = 100
+    assert further(encoder, [SHORT, LONG]) == 128  # all that its positions allow
+    encoder.model.max_seq_length = 128
+    assert further(encoder, [SHORT, LONG]) is None
+    encoder.model.max_seq_length = 20
+    assert further(encoder, [SHORT, LONG]) == 40
+
+
+def test_a_model_without_a_limit_reads_all_anyway(tiny_static: Path) -> None:
+    assert further(Encoder(load_model(str(tiny_static))), [LONG]) is None
+
+
+def test_the_encoder_reads_less_for_a_while(tiny_bert: Path) -> None:
+    encoder = Encoder(load_model(str(tiny_bert)))
+    with encoder.reading(10):
+        assert encoder.tokenize([LONG], "document").lengths.tolist() == [10]
+    assert encoder.tokenize([LONG], "document").lengths.tolist() == [64]
+
+
+def test_what_is_tuned_reads_on_and_says_so(reads_8: Path, tmp_path: Path) -> None:
+    options = TuneOptions(model=str(reads_8), precision="fp32", epochs=3, rate=1e-3, batch=16)
+    result = finetune(small_dataset(), tmp_path / "out", options)
+    assert result.chosen["kept"] != "base" and result.chosen["max_length"] == 16
+    assert SentenceTransformer(str(result.path)).max_seq_length == 16
+    told = [note for note in result.notes if "reads 16" in note]
+    assert len(told) == 1 and f"{result.dev_before:.3f} reading 8" in told[0]
+    asked = finetune(small_dataset(), tmp_path / "asked", TuneOptions(**{**vars(options), "max_length": 8}))
+    assert SentenceTransformer(str(asked.path)).max_seq_length == 8
+
+
+def test_a_base_that_is_kept_reads_what_it_did(tiny_bert: Path, tmp_path: Path) -> None:
+    model = load_model(str(tiny_bert))
+    model.max_seq_length = 16
+    model.save(str(tmp_path / "reads-16"))
+    data, draw = small_dataset(), random.Random(0)
+    for key, chunk in data.corpus.items():  # what stands further on is about other things
+        data = with_chunk(data, key, text=f"{chunk.text} {' '.join(draw.choices(THINGS, k=16))}")
+    options = TuneOptions(model=str(tmp_path / "reads-16"), precision="fp32", epochs=1, rate=1e-12, batch=16)
+    result = finetune(data, tmp_path / "out", options)
+    assert result.chosen["kept"] == "base" and result.dev_after == result.dev_before
+    assert any("reads 32" in note for note in result.notes)  # tried
+    assert SentenceTransformer(str(result.path)).max_seq_length == 16
