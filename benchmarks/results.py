@@ -67,6 +67,11 @@ class Tool:
     hurry: tuple[str, float] | None = None
     made_of: str = ""
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: the untuned base only reads."""
+        return bool(self.peer) or "method" in dict(self.settings)
+
     def code(self) -> list[Path]:
         """The files that its figures hang on."""
         return [HERE / "peers" / f"{self.peer}.py", REQUIREMENTS] if self.peer else sources(self.made_of)
@@ -77,7 +82,16 @@ TRAINER_BEST = (("negatives", 1), ("epochs", 3), ("dev", True))
 FINETUNE = "training.finetune"
 TOOLS = {
     "base": Tool("untuned base", seeded=False, made_of="evaluation"),
+    "base-512": Tool(
+        "untuned base, reading 512 tokens", settings=(("reads", 512),), seeded=False, made_of="evaluation"
+    ),
     "llama-model": Tool("LlamaIndex SentenceTransformersFinetuneEngine", "llama_model", (("dev", True),), whole=True),
+    "llama-512": Tool(
+        "LlamaIndex SentenceTransformersFinetuneEngine, reading 512 tokens",
+        "llama_model",
+        (("dev", True), ("reads", 512)),
+        whole=True,
+    ),
     "full": Tool("vectune full", settings=(("method", "full"),), whole=True, made_of=FINETUNE),
     "full-tail": Tool(
         "vectune full, with a lexical tail",
@@ -255,7 +269,8 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
         return started
     others = [] if given.no_others or job.seed else [s for s in given.sets if s != job.set]
     spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()),
-            "peer": tool.peer, "whole": tool.whole, "tuned": started.get("model"), "out": str(folder / "model"),
+            "peer": tool.peer, "whole": tool.whole, "trains": tool.trains,
+            "tuned": started.get("model"), "out": str(folder / "model"),
             "pairs": str(given.out / "pairs" / f"{job.set}.json"),
             "report": str(folder / "train.json"), "scores": str(folder / "scores.json"), "others": others}  # fmt: skip
     ours = [sys.executable, str(HERE / "results_job.py")]
@@ -266,7 +281,7 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     command = [str(peers), str(HERE / "peers" / f"{tool.peer}.py")] if tool.peer else [*ours, "train"]
     path = _write(folder, spec)
     measured: dict[str, Any] = {}
-    if job.tool != "base":
+    if tool.trains:
         measured = _call([*command, path], folder / "train.log", given.time_limit * 60)
         if "state" in measured:
             return measured

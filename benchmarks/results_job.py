@@ -43,7 +43,17 @@ def pairs(spec: Json) -> None:
             "dev": list(dataset.qrels["dev"]),
         }
         write_json(file, content)
-    print(json.dumps({"model": model_path(DEFAULT_MODEL)}))
+    print(json.dumps({"model": _reading(spec) if "reads" in spec else model_path(DEFAULT_MODEL)}))
+
+
+def _reading(spec: Json) -> str:
+    """The base model, set to read as far as the job says."""
+    from vectune.embedders.loading import load_model
+
+    model, folder = load_model(DEFAULT_MODEL), Path(spec["out"]).with_name("base")
+    model.max_seq_length = spec["reads"]
+    model.save(str(folder), create_model_card=False)
+    return str(folder)
 
 
 def train(spec: Json) -> None:
@@ -92,14 +102,14 @@ def score(spec: Json) -> None:
     options = EvaluateOptions(measures=MEASURES, timed_queries=0)
     model, data = opened(spec), Path(spec["data"])
     names = {"test": model, "hybrid": f"hybrid:{model}"}
-    if spec["tool"] == "base" or (spec["whole"] and not spec["tuned"]):  # a tail is behind the first dimensions
+    if not spec["trains"] or (spec["whole"] and not spec["tuned"]):  # a tail is behind the first dimensions
         names["test@128"] = f"{model}@128"
     if spec["tool"] == "base":
         names["bm25"] = "bm25"
     dataset = load(data, spec["set"])
     found = {row.name: row.measures for row in evaluate(dataset, [*names.values()], "test", options).rows}
     scores = {key: dict(found[name]) for key, name in names.items()}
-    if spec["tool"] == "base" or spec["whole"]:  # the others are fitted on dev as well
+    if not spec["trains"] or spec["whole"]:  # the others are fitted on dev as well
         scores["dev"] = dict(evaluate(dataset, [model], "dev", options).rows[0].measures)
     others = {other: evaluate(load(data, other), [model], "test", options).rows[0].measures for other in spec["others"]}
     write_json(
@@ -114,8 +124,8 @@ def score(spec: Json) -> None:
 def opened(spec: Json) -> str:
     """The name that vectune opens the result by; LlamaIndex's adapter becomes an artifact over the base model."""
     out = Path(spec["out"])
-    if spec["tool"] == "base":
-        return DEFAULT_MODEL
+    if not spec["trains"]:
+        return str(spec["model"]) if "reads" in spec else DEFAULT_MODEL
     if spec["peer"] != "llama_adapter":
         return str(out)
     from vectune.adapters import StoredAdapter, load_adapter
