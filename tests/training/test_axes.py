@@ -28,21 +28,11 @@ def test_the_first_dimensions_hold_the_most_of_any() -> None:
     vectors = flat()
     axes = principal_axes(vectors)
     np.testing.assert_allclose(axes.T @ axes, np.eye(24), atol=1e-5)
-    held = np.cumsum((vectors @ axes).var(axis=0))
-    assert held[5] > 0.999 * held[-1]
+    held = np.cumsum(((vectors @ axes) ** 2).sum(axis=0))
+    assert held[5] > 0.999 * len(vectors)
     other = np.linalg.qr(np.random.default_rng(1).normal(size=(24, 24)))[0]
     for basis in (np.eye(24), other):
-        assert (held >= np.cumsum((vectors @ basis).var(axis=0)) - 1e-6).all()
-
-
-def test_queries_count_as_much_as_documents_however_few_they_are() -> None:
-    draw = np.random.default_rng(0)
-    documents, queries = np.zeros((1000, 4), np.float32), np.zeros((10, 4), np.float32)
-    documents[:, 0], documents[:, 1] = 1, 0.1 * draw.normal(size=1000)  # what documents share tells nothing apart
-    queries[:, 2] = draw.normal(size=10)
-    first = principal_axes(documents, queries)[:, :3]
-    np.testing.assert_allclose(np.abs(first), np.eye(4)[:, [2, 1, 0]], atol=1e-4)
-    assert np.abs(principal_axes(documents, queries[:0])[1, 0]) > 0.999
+        assert (held >= np.cumsum(((vectors @ basis) ** 2).sum(axis=0)) - 1e-3).all()
 
 
 @pytest.mark.parametrize("kind", ["tiny_bert", "tiny_decoder", "tiny_static"])

@@ -1,9 +1,8 @@
 """Principal axes: a turn of the space that changes no cosine, and after which the first dimensions hold the most.
 
 Vectors that are cut to their first dimensions lose what the others hold. In the basis that a model happens to have,
-that is as much as any dimensions would hold; in the basis of principal axes it is the least (Eckart and Young 1936):
-of documents and of queries, since a cosine needs both. The turn is the model's last layer, and whole vectors have the
-cosines they had.
+that is as much as any dimensions would hold; in the basis of the documents' principal axes it is the least (Eckart and
+Young 1936). The turn is the model's last layer, and whole vectors have the cosines they had.
 """
 
 from __future__ import annotations
@@ -25,24 +24,16 @@ if TYPE_CHECKING:
 
 SAMPLE = 2000  # chunks that are embedded to tell a tuned model's axes
 MOST = 20_000  # vectors at hand that are looked at
-MEANS = 1e-6  # weight of what all vectors of a group share: it tells nothing apart, so it comes last
 
 
-def principal_axes(*groups: Floats) -> Floats:
-    """Orthogonal (dim, dim) whose first k columns hold the most of the groups' variance that k can, for all k.
+def principal_axes(vectors: Floats) -> Floats:
+    """Orthogonal (dim, dim) whose first k columns hold the most of the vectors' squared length that k can, for all k.
 
     Args:
-        groups: unit vectors of documents and of queries, each of shape (n, dim) and of the same weight however many
-            they are; may be memory maps, of which at most ``MOST`` rows are read.
+        vectors: unit vectors, shape (n, dim); may be a memory map, of which at most ``MOST`` rows are read.
     """
-    held = np.zeros((groups[0].shape[1],) * 2)
-    for vectors in groups:
-        if not len(vectors):
-            continue
-        drawn = np.asarray(vectors[spread(len(vectors), MOST)], dtype=np.float64)
-        held += np.cov(drawn, rowvar=False, bias=True)
-        held += MEANS * drawn.T @ drawn / len(drawn)
-    _, axes = np.linalg.eigh(held)
+    drawn = np.asarray(vectors[spread(len(vectors), MOST)], dtype=np.float64)
+    _, axes = np.linalg.eigh(drawn.T @ drawn)
     return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
 
 

@@ -36,7 +36,7 @@ from vectune.training.defaults import Reason, Settings, settle
 from vectune.training.distributed import World
 from vectune.training.encoder import Encoder
 from vectune.training.ground import Ground, prepare, truncation_notes
-from vectune.training.length import further, further_notes
+from vectune.training.length import FURTHER, LOST, further, further_notes
 from vectune.training.loop import Loop
 from vectune.training.losses import Teacher, make_loss
 from vectune.training.opening import add_lora, dropout_at, merge_lora, open_model, repeatable, settled_precision
@@ -116,10 +116,17 @@ def explain(dataset: RetrievalDataset, options: TuneOptions = TuneOptions()) -> 
     return [
         *settings.why,
         ("precision", arithmetic, "as asked" if options.precision != "auto" else "measured on this machine"),
+        ("max_length", *_length(options)),
         ("dev", f"{len(data.dev_queries)} queries", f"cut by document; {len(data.queries)} queries are left to train"),
         ("pool", f"{int(data.pool.sum())} chunks", f"of {len(data.chunks)}: none of dev's and test's documents"),
         *([("tail", f"{BlendOptions().dimensions} at most", "behind the vectors, where dev gains")] * options.tail),
     ]
+
+
+def _length(options: TuneOptions) -> tuple[str, str]:
+    if options.max_length:
+        return f"{options.max_length}", "as asked"
+    return "the model's own", f"up to {FURTHER} times it where over {LOST:.0%} of the text lies beyond"
 
 
 @dataclass(frozen=True)
@@ -375,8 +382,8 @@ def _turned(loop: Loop, dimensions: tuple[int, ...]) -> dict[int, float]:
     """Turn the model's space to its principal axes where it is to be cut; gives nDCG@10 on dev of each length."""
     if not dimensions:
         return {}
-    sides = (loop.chunks, loop.queries)
-    axes = principal_axes(*(loop.encoder.embed(*side.at(spread(len(side), SAMPLE))) for side in sides))
+    rows = spread(len(loop.chunks), SAMPLE)
+    axes = principal_axes(loop.encoder.embed(*loop.chunks.at(rows)))
     found = by_dimension(loop.dev, *loop.dev_vectors(), axes, tuple(dim for dim in dimensions if dim < len(axes)))
     turn(loop.encoder.model, axes)
     return found

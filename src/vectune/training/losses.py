@@ -33,9 +33,7 @@ def make_loss(options: TuneOptions, ground: Ground, teacher: Teacher | None = No
     """
     data = ground.data
     weight = options.teacher_weight if teacher is not None else 0.0
-    axes = None
-    if options.dimensions:
-        axes = torch.from_numpy(principal_axes(ground.chunk_vectors, ground.query_vectors))
+    axes = torch.from_numpy(principal_axes(ground.chunk_vectors)) if options.dimensions else None
 
     def loss(queries: Tensor, chunks: Tensor, batch: Batch) -> Tensor:
         device = queries.device
