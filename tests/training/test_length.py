@@ -12,7 +12,7 @@ from tiny_dataset import THINGS, small_dataset, with_chunk
 from vectune.embedders.loading import load_model
 from vectune.training.encoder import Encoder
 from vectune.training.finetune import finetune
-from vectune.training.length import further
+from vectune.training.length import Reach, further
 from vectune.training.options import TuneOptions
 
 SHORT, LONG = "the bridge over the river", "the law of the garden " * 40
@@ -29,15 +29,18 @@ def reads_8(tiny_bert: Path, tmp_path: Path) -> Path:
 
 def test_much_text_beyond_the_setting_is_read_twice_as_far(tiny_bert: Path) -> None:
     encoder = Encoder(load_model(str(tiny_bert)))
-    assert further(encoder, [SHORT, LONG]) == 128
+    words = encoder.full_lengths([SHORT, LONG])
+    assert further(encoder, [SHORT, LONG]) == Reach(64, 128, (words[1] - 64) / words.sum())
     assert further(encoder, [SHORT] * 3) is None
     assert further(encoder, [*[SHORT] * 200, LONG]) is None  # long, but little of the text
-    encoder.model.max_seq_length = 100
-    assert further(encoder, [SHORT, LONG]) == 128  # all that its positions allow
-    encoder.model.max_seq_length = 128
-    assert further(encoder, [SHORT, LONG]) is None
-    encoder.model.max_seq_length = 20
-    assert further(encoder, [SHORT, LONG]) == 40
+
+
+@pytest.mark.parametrize(("own", "now"), [(20, 40), (100, 128), (128, None)])
+def test_no_further_than_the_positions_allow(tiny_bert: Path, own: int, now: int | None) -> None:
+    encoder = Encoder(load_model(str(tiny_bert)))
+    encoder.model.max_seq_length = own
+    found = further(encoder, [SHORT, LONG])
+    assert (found.now if found else None) == now
 
 
 def test_a_model_without_a_limit_reads_all_anyway(tiny_static: Path) -> None:
@@ -74,3 +77,11 @@ def test_a_base_that_is_kept_reads_what_it_did(tiny_bert: Path, tmp_path: Path) 
     assert result.chosen["kept"] == "base" and result.dev_after == result.dev_before
     assert any("reads 32" in note for note in result.notes)  # tried
     assert SentenceTransformer(str(result.path)).max_seq_length == 16
+
+
+@pytest.mark.parametrize("kind", ["tiny_static", "tiny_decoder"])
+def test_a_base_of_any_kind_can_be_kept(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model = str(request.getfixturevalue(kind))
+    options = TuneOptions(model=model, precision="fp32", epochs=1, rate=1e-12, batch=16)
+    assert finetune(small_dataset(), tmp_path / "out", options).chosen["kept"] == "base"
+    assert SentenceTransformer(str(tmp_path / "out")).max_seq_length == SentenceTransformer(model).max_seq_length

@@ -36,7 +36,7 @@ from vectune.training.defaults import Reason, Settings, settle
 from vectune.training.distributed import World
 from vectune.training.encoder import Encoder
 from vectune.training.ground import Ground, prepare, truncation_notes
-from vectune.training.length import FURTHER, LOST, further, further_notes
+from vectune.training.length import FURTHER, LOST, further
 from vectune.training.loop import Loop
 from vectune.training.losses import Teacher, make_loss
 from vectune.training.opening import add_lora, dropout_at, merge_lora, open_model, repeatable, settled_precision
@@ -231,9 +231,9 @@ class Tuning:
         with dropout_at(model, self.options.dropout), repeatable():
             encoder = Encoder(model, torch.bfloat16 if self.options.precision == "bf16" else torch.float32)
             held = general_texts(self.options.anchor_texts)
-            own_length = model.max_seq_length
             ground, settings = self._prepare(encoder, base)
-            notes = further_notes(own_length, model.max_seq_length, ground.dev_before, ground.dev_further)
+            reach = ground.reach
+            notes = [reach.note(ground.dev_before, ground.dev_reaching)] if reach else []
             notes += truncation_notes(encoder, ground.data, ground.chunks)
             if ground.data.on_disk:
                 notes = [*notes, f"{bulk.NOTE} No hard negatives are mined."]
@@ -252,8 +252,8 @@ class Tuning:
                     "Set tune.rate to a third of what it is (--explain shows it) or tune.warmup to 0.3 in --config.",
                 )
             loop.put(weights)
-            if kept == "base":
-                model.max_seq_length = own_length
+            if reach and kept == "base":
+                model.max_seq_length = reach.own
             shorter = _turned(loop, self.options.dimensions) if self.world.first else {}
         result = TuneResult(
             path=out,
@@ -274,16 +274,14 @@ class Tuning:
     def _prepare(self, encoder: Encoder, base: LocalEmbedder) -> tuple[Ground, Settings]:
         data = TrainingData.of(self.dataset)
         settings = _settle(data, self.options, encoder.static)
-        own_length = encoder.model.max_seq_length
         reach = None if self.options.max_length else further(encoder, data.chunks)
         if reach:
-            encoder.model.max_seq_length = reach
+            encoder.model.max_seq_length = reach.now
         vectors = open_embedder(base, progress=self.progress)
         if not self.world.first:
             self.world.wait()  # the first process fills the cache of vectors, the others read it
         kept = self.work / "dev.json"
-        own = own_length if reach else None
-        ground = prepare(data, encoder, vectors, self.options, settings, self.progress, kept, own)
+        ground = prepare(data, encoder, vectors, self.options, settings, self.progress, kept, reach)
         if self.world.first:
             self.world.wait()
         return ground, settings
@@ -374,7 +372,7 @@ def _chosen(loop: Loop, ground: Ground, settings: Settings, kept: str) -> dict[s
         "curve": loop.state.curve,
         "dev_queries": len(ground.dev.queries),
         "dev_chunks": len(ground.dev.chunks),
-        **({"max_length": loop.encoder.model.max_seq_length} if ground.dev_further is not None else {}),
+        **({"max_length": loop.encoder.model.max_seq_length} if ground.reach else {}),
     }
 
 

@@ -19,6 +19,7 @@ from vectune.training.data import TrainingData
 from vectune.training.defaults import Settings
 from vectune.training.dev import DevSample, dev_sample
 from vectune.training.encoder import Encoder, Texts
+from vectune.training.length import Reach
 from vectune.training.options import TuneOptions
 from vectune.training.streamed import StreamedTexts
 
@@ -49,7 +50,8 @@ class Ground:
         miner: finds such chunks anew with the model as it is by then; None where none are mined.
         dev: what looks at dev are measured on.
         dev_base: the base's nDCG@10 there, of each query, read as far as the base is set to.
-        dev_further: its mean where the base reads as far as the tuned model will; None where that is no further.
+        reach: how far the tuned model reads; None where that is as far as the base is set to.
+        dev_reaching: the base's mean where it reads as far.
         check_seconds: what a look takes.
         query_vectors, chunk_vectors: the base's, for the anchor; shape (n, dim). Not where the data stay on disk.
     """
@@ -65,7 +67,8 @@ class Ground:
     check_seconds: float
     query_vectors: Floats
     chunk_vectors: Floats
-    dev_further: float | None = None
+    reach: Reach | None
+    dev_reaching: float
 
     @property
     def dev_before(self) -> float:
@@ -81,12 +84,12 @@ def prepare(
     settings: Settings,
     progress: Progress,
     kept: Path,
-    own_length: int | None = None,
+    reach: Reach | None = None,
 ) -> Ground:
     """Tokenise everything once, embed it with the base, mine negatives, choose the dev sample and measure the base.
 
     ``kept`` is a file beside the checkpoints for what a clock decided: a second start must not decide otherwise.
-    ``own_length`` is how far the base is set to read, where the model now reads further.
+    With ``reach`` the model is set to it already.
     """
     chunks, queries = _texts(data, encoder, progress)
     dev_queries = encoder.tokenize(data.dev_queries, "query")
@@ -109,12 +112,12 @@ def prepare(
 
     most, key = options.dev_chunks or affordable_chunks(data, settings), hash_of([asdict(options), data.key])
     dev, before, seconds = _dev_in_time(look, key, options, most, kept)
-    reading_on = float(before.mean()) if own_length else None
-    if own_length:
-        before = _as_it_was(encoder, data, dev, own_length)
+    reaching = float(before.mean())
+    if reach:
+        before = _as_it_was(encoder, data, dev, reach.own)
     progress.event("dev", step=0, value=round(float(before.mean()), 5))
     return Ground(
-        data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus, reading_on
+        data, queries, chunks, dev_queries, mined, miner, dev, before, seconds, query_vectors, corpus, reach, reaching
     )
 
 

@@ -6,6 +6,7 @@ corpus lies beyond, tuning teaches them to read on; before it, reading on gains 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vectune.embedders.local import longest_input
@@ -21,8 +22,32 @@ FURTHER = 2  # times its own setting, at most: what a text costs grows as much
 SAMPLE = 2000  # chunks that tell
 
 
-def further(encoder: Encoder, chunks: Sequence[str]) -> int | None:
-    """Tokens to read instead of the model's own setting; None where that is enough, or all that it can read.
+@dataclass(frozen=True)
+class Reach:
+    """How far a model reads from now on.
+
+    Attributes:
+        own: tokens that it is set to read.
+        now: tokens that it reads now.
+        lost: share of the text beyond ``own``.
+    """
+
+    own: int
+    now: int
+    lost: float
+
+    def note(self, before: float, after: float) -> str:
+        """What it means; nDCG@10 on dev of the untuned model, reading as it is set and reading on."""
+        return (
+            f"{self.lost:.0%} of the text lies beyond the {self.own} tokens that the model is set to read, so the "
+            f"tuned model reads {self.now}: embedding a text may take {self.now / self.own:g} times as long. Set max_length "
+            f"to {self.own} to keep the setting. On dev the untuned model has {after:.3f} reading {self.now}, "
+            f"{before:.3f} reading {self.own}."
+        )
+
+
+def further(encoder: Encoder, chunks: Sequence[str]) -> Reach | None:
+    """How far to read instead of the model's own setting; None where that is enough, or all that it can read.
 
     Args:
         encoder: with the model as it is set.
@@ -32,23 +57,5 @@ def further(encoder: Encoder, chunks: Sequence[str]) -> int | None:
     if own is None or limit is None or limit <= own:
         return None
     lengths = encoder.full_lengths([chunks[int(row)] for row in spread(len(chunks), SAMPLE)])
-    lost = (lengths - own).clip(min=0).sum() / lengths.sum()
-    return min(limit, FURTHER * int(own)) if lost > LOST else None
-
-
-def further_notes(own: int | None, now: int | None, before: float, further: float | None) -> list[str]:
-    """What reading on means, where it is done.
-
-    Args:
-        own: tokens that the model is set to read.
-        now: tokens that it reads now.
-        before: nDCG@10 on dev of the untuned model, as it is set.
-        further: the same, reading on; None where it does not.
-    """
-    if further is None:
-        return []
-    return [
-        f"Over {LOST:.0%} of the text lies beyond the {own} tokens that the model is set to read, so the tuned model "
-        f"reads {now}: embedding a text may take twice the time. Set max_length to {own} to keep the setting. "
-        f"On dev the untuned model has {further:.3f} reading {now}, {before:.3f} reading {own}."
-    ]
+    lost = float((lengths - own).clip(min=0).sum() / lengths.sum())
+    return Reach(int(own), min(limit, FURTHER * int(own)), lost) if lost > LOST else None
