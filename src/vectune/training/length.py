@@ -40,9 +40,9 @@ class Reach:
         """What it means; nDCG@10 on dev of the untuned model, reading as it is set and reading on."""
         return (
             f"{self.lost:.0%} of the text lies beyond the {self.own} tokens that the model is set to read, so the "
-            f"tuned model reads {self.now}: embedding a text may take {self.now / self.own:g} times as long. Set max_length "
-            f"to {self.own} to keep the setting. On dev the untuned model has {after:.3f} reading {self.now}, "
-            f"{before:.3f} reading {self.own}."
+            f"tuned model reads {self.now}: embedding a text may take {self.now / self.own:g} times as long. Set "
+            f"max_length to {self.own} to keep the setting. On dev the untuned model has {after:.3f} reading "
+            f"{self.now}, {before:.3f} reading {self.own}."
         )
 
 
