@@ -23,6 +23,10 @@ Tail = Annotated[
 BothSides = Annotated[
     bool, typer.Option("--both-sides", help="An adapter that maps stored vectors, too, where that finds more.")
 ]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(help="Tokens the model reads.  [default: its own setting; twice it where much text lies beyond]"),
+]
 
 
 def tune(
@@ -39,10 +43,7 @@ def tune(
     config: Annotated[Path | None, typer.Option(help="A TOML file with any option of any stage.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.")] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Tokens the model reads.  [default: its own setting; twice it where much text lies beyond]"),
-    ] = None,
+    max_length: MaxLength = None,
     teacher: Annotated[
         str | None, typer.Option(help="Learn from lexical, cross-encoder:NAME or an embedder's scores, too.")
     ] = None,
