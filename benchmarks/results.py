@@ -291,8 +291,9 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     scored = _call([*ours, "score", path], folder / "score.log", 7200)
     if "state" in scored:
         return {**scored, "train": measured}
-    awaited = any(other.after == job.tool for other in TOOLS.values())  # else 90 MB that nobody needs
-    subprocess.run(["rm", "-rf", *([] if awaited else [str(folder / "model")]), str(folder / "opened")], check=True)
+    awaited = any(other.after == job.tool for other in TOOLS.values())
+    done = ["opened", "base", *([] if awaited else ["model"])]  # 90 MB each that nobody needs
+    subprocess.run(["rm", "-rf", *(str(folder / name) for name in done)], check=True)
     return {"state": "ok", "train": measured, **json.loads((folder / "scores.json").read_text())}
 
 

@@ -25,7 +25,9 @@ BothSides = Annotated[
 ]
 MaxLength = Annotated[
     int | None,
-    typer.Option(help="Tokens the model reads.  [default: its own setting; twice it where much text lies beyond]"),
+    typer.Option(
+        help="Tokens the model reads.  [default: its own setting; full, lora: twice it where much text lies beyond]"
+    ),
 ]
 
 

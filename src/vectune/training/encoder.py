@@ -104,10 +104,10 @@ class Encoder:
         return Texts(flat, starts, np.concatenate([types[i] for i in back]) if types else None, extras)
 
     @contextmanager
-    def reading(self, length: int | None) -> Iterator[None]:
-        """Texts are cut to this length for a while; None: as they are."""
+    def reading(self, length: int) -> Iterator[None]:
+        """Texts are cut to this length for a while."""
         before = self.model.max_seq_length
-        self.model.max_seq_length = length or before
+        self.model.max_seq_length = length
         try:
             yield
         finally:
