@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.schema import TextNode
 
 from vectune.testing import OpenAIServer
 
@@ -69,6 +70,14 @@ def serving() -> OpenAIServer:
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
     return OpenAIServer(chat=answer)
+
+
+def nodes_about(things: list[str]) -> list[TextNode]:
+    return [
+        TextNode(id_=f"{thing}-{use}", text=f"you can {use} the {thing}, and you can sell the {thing}")
+        for thing in things
+        for use in USES[:3]
+    ]
 
 
 def write_corpus(folder: Path, things: list[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ pytest.importorskip("llama_index.core", reason="needs llama-index-core: pip inst
 
 import torch
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import TextNode
-from llama_server import THINGS, USES, ServerLLM, serving
+from llama_server import THINGS, USES
 
 from vectune.adapters import Adapter, load_adapter
 from vectune.embedders.factory import open_embedder
-from vectune.errors import DatasetError, ModelError, OutputError, UsageError
+from vectune.embedders.models import DEFAULT_MODEL
+from vectune.embedders.options import EmbedOptions
+from vectune.errors import DatasetError, FingerprintError, ModelError, OutputError, UsageError
 from vectune.formats import open_dataset
 from vectune.integrations.llama_adapters import torch_adapter
 from vectune.integrations.llama_data import retrieval_dataset
@@ -30,19 +33,10 @@ from vectune.integrations.llama_index import (
     SentenceTransformersFinetuneEngine,
     TwoLayerNN,
     VectuneEmbedding,
-    generate_qa_embedding_pairs,
 )
 from vectune.testing import hashed_embedding
 
 THEIRS = Path(__file__).parent / "from_llama_index"
-
-
-def nodes_about(things: list[str]) -> list[TextNode]:
-    return [
-        TextNode(id_=f"{thing}-{use}", text=f"you can {use} the {thing}, and you can sell the {thing}")
-        for thing in things
-        for use in USES[:3]
-    ]
 
 
 def dataset_about(things: list[str]) -> EmbeddingQAFinetuneDataset:
@@ -158,99 +152,6 @@ def test_train_and_val_over_one_corpus_keep_their_questions() -> None:
     assert {query.text for query in data.queries_of("dev")} == {"another question"}
 
 
-# Questions
-
-
-def test_a_failed_node_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
-    nodes, out = nodes_about(THINGS[:4]), str(tmp_path / "qa.json")
-    with serving() as server:
-        llm = ServerLLM(base_url=server.base_url)
-        server.fail("500")
-        with pytest.warns(UserWarning, match="1 nodes have no questions"):
-            first = generate_qa_embedding_pairs(nodes, llm, output_path=out, verbose=False, retry_limit=1)
-        assert len(first.corpus) == 11 and server.count() == 12
-        second = generate_qa_embedding_pairs(nodes, llm, output_path=out, verbose=False)
-        assert server.count() == 13
-        assert list(second.corpus) == [node.node_id for node in nodes]
-        assert [second.queries[q] for q, docs in second.relevant_docs.items() if docs == ["apple-open"]] == [
-            "how do I open a apple?",  # and not "Here are the questions:"
-            "how do I sell a apple?",
-        ]
-        (tmp_path / "qa.json").unlink()  # the store alone is enough, also in another order and with more nodes
-        more = [*reversed(nodes), *nodes_about([THINGS[5]])]
-        third = generate_qa_embedding_pairs(more, llm, output_path=out, verbose=False)
-        assert server.count() == 16 and set(second.queries.items()) <= set(third.queries.items())
-        assert EmbeddingQAFinetuneDataset.from_json(out) == third
-
-
-def test_another_prompt_or_model_asks_again(tmp_path: Path) -> None:
-    nodes, out = nodes_about(THINGS[:1]), str(tmp_path / "qa.json")
-    with serving() as server:
-        llm = ServerLLM(base_url=server.base_url)
-        generate_qa_embedding_pairs(nodes, llm, output_path=out, verbose=False)
-        template = 'Ask {num_questions_per_chunk} of {context_str} as {"q": "..."}'
-        generate_qa_embedding_pairs(nodes, llm, template, output_path=out, verbose=False)
-        assert server.count() == 6
-        assert '{"q": "..."}' in server.asked[-1].body["messages"][0]["content"]
-        other = ServerLLM(base_url=server.base_url, model="other")
-        generate_qa_embedding_pairs(nodes, other, template, output_path=out, verbose=False)
-        assert server.count() == 9
-
-
-def test_concurrent_within_bounds(tmp_path: Path) -> None:
-    with serving() as server:
-        server.delay = 0.2
-        llm = ServerLLM(base_url=server.base_url)
-        generate_qa_embedding_pairs(
-            nodes_about(THINGS[:4]), llm, output_path=str(tmp_path / "a.json"), verbose=False, concurrency=4
-        )
-        assert 2 <= server.most_in_flight <= 4
-
-
-def test_fail_is_a_runtime_error_and_keeps_what_came(tmp_path: Path) -> None:
-    nodes, out = nodes_about(THINGS[:2]), str(tmp_path / "qa.json")
-    with serving() as server:
-        llm = ServerLLM(base_url=server.base_url)
-        generate_qa_embedding_pairs(nodes[:3], llm, output_path=out, verbose=False)
-        server.fail("500", times=50)
-        with pytest.raises(RuntimeError, match="after 2 tries"):
-            generate_qa_embedding_pairs(
-                nodes, llm, output_path=out, verbose=False, on_failure="fail", retry_limit=2, concurrency=1
-            )
-    assert len(EmbeddingQAFinetuneDataset.from_json(out).corpus) == 3
-    with pytest.raises(UsageError, match="on_failure"):
-        generate_qa_embedding_pairs(nodes, llm, on_failure="explode")
-
-
-def test_goes_on_from_a_file_of_llama_index(tmp_path: Path) -> None:
-    """Its ids are random; a node that it skipped is asked, although its corpus has as many nodes as come before it."""
-    nodes, out = nodes_about(THINGS[:1]), tmp_path / "qa.json"
-    done = EmbeddingQAFinetuneDataset(
-        queries={"1b4e28ba-2fa1-11d2-883f-0016d3cca427": "a question"},
-        corpus={nodes[1].node_id: nodes[1].text},
-        relevant_docs={"1b4e28ba-2fa1-11d2-883f-0016d3cca427": [nodes[1].node_id]},
-    )
-    done.save_json(str(out))
-    with serving() as server, pytest.warns(UserWarning, match="1 of 3 nodes have fewer than 2"):
-        llm = ServerLLM(base_url=server.base_url)
-        found = generate_qa_embedding_pairs(nodes, llm, output_path=str(out), verbose=False)
-        assert server.count() == 2
-    assert list(found.corpus) == [node.node_id for node in nodes]
-    assert "a question" in found.queries.values() and not (tmp_path / "qa.old.json").exists()
-
-
-def test_other_nodes_in_the_file_are_not_mixed_in(tmp_path: Path) -> None:
-    """Theirs merges, so that a validation set made at the default path holds the training set."""
-    out = str(tmp_path / "qa.json")
-    with serving() as server:
-        llm = ServerLLM(base_url=server.base_url)
-        train = generate_qa_embedding_pairs(nodes_about(THINGS[:1]), llm, output_path=out, verbose=False)
-        val = generate_qa_embedding_pairs(nodes_about(THINGS[1:2]), llm, output_path=out, verbose=False)
-    assert not train.corpus.keys() & val.corpus.keys()
-    assert EmbeddingQAFinetuneDataset.from_json(out) == val
-    assert EmbeddingQAFinetuneDataset.from_json(str(tmp_path / "qa.old.json")) == train
-
-
 # The model engine
 
 
@@ -361,6 +262,57 @@ def test_own_loss_and_val(tiny_bert: Path, tmp_path: Path) -> None:
     assert len(engine.examples) == 32 and engine.evaluator is not None
 
 
+def test_a_loss_that_harms_leaves_the_base(tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    engine = SentenceTransformersFinetuneEngine(
+        dataset_about(THINGS[:8]),
+        DEFAULT_MODEL,
+        str(tmp_path / "m"),
+        val_dataset=dataset_about(THINGS[8:12]),
+        loss=MultipleNegativesRankingLoss,
+        show_progress_bar=False,
+        epochs=1,
+    )
+    before = engine.model.encode_query("how do I open a car")
+    engine.finetune(rate=1.0)
+    assert engine.result is not None and engine.result.dev_after == engine.result.dev_before > 0.5
+    assert engine.result.notes == ("Nothing beat the base model on dev, so the result is the base model.",)
+    assert np.allclose(engine.model.encode_query("how do I open a car"), before, atol=1e-6)
+
+
+def test_looking_at_the_model_changes_nothing_and_freezing_it_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    engine = SentenceTransformersFinetuneEngine(
+        dataset_about(THINGS[:6]), str(tiny_bert), str(tmp_path / "m"), show_progress_bar=False
+    )
+    assert engine.model.max_seq_length == 64
+    engine.model[0].requires_grad_(False)
+    with pytest.raises(UsageError, match="frozen"):
+        engine.finetune()
+    engine.model[0].requires_grad_(True)
+    engine.finetune(epochs=1)
+    assert json.loads((tmp_path / "m" / "vectune.json").read_text())["options"]["max_length"] is None
+
+
+def test_a_folder_of_llama_index_opens(tiny_bert: Path) -> None:
+    engine = SentenceTransformersFinetuneEngine(dataset_about(THINGS[:4]), model_output_path=str(tiny_bert))
+    assert engine.get_finetuned_model().get_text_embedding("milk") == VectuneEmbedding(tiny_bert).get_text_embedding(
+        "milk"
+    )
+
+
+def test_ids_that_both_datasets_use_for_other_things() -> None:
+    """As LlamaIndex's tutorials make them: numbers from 0 in each."""
+    datasets = [
+        EmbeddingQAFinetuneDataset(queries={"0": f"{word}?"}, corpus={"0": word}, relevant_docs={"0": ["0"]})
+        for word in ("milk", "car")
+    ]
+    found = retrieval_dataset(*datasets)
+    for split, word in (("train", "milk"), ("dev", "car")):
+        ((query, chunks),) = found.split(split).items()
+        assert found.queries[query].text == f"{word}?" and [found.corpus[key].text for key in chunks] == [word]
+
+
 def test_foreign_output_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     engine = SentenceTransformersFinetuneEngine(dataset_about(THINGS[:4]), str(tiny_bert), str(tmp_path))
@@ -431,6 +383,50 @@ def test_the_ladder_over_a_model_of_vectunes(tiny_bert: Path, tmp_path: Path) ->
     assert np.allclose(theirs, query, atol=1e-5)
 
 
+class Doubled(torch.nn.Module):
+    """A user's own: what LlamaIndex asks of it is ``save`` alone; ``load`` opens it again."""
+
+    def __init__(self, dim: int = 32) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(dim, dim)
+
+    def forward(self, embed: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.linear(embed)) + embed
+
+    def save(self, folder: str) -> None:
+        torch.save(self.state_dict(), Path(folder) / "weights.pt")
+
+    @classmethod
+    def load(cls, folder: str) -> Doubled:
+        found = cls()
+        found.load_state_dict(torch.load(Path(folder) / "weights.pt", weights_only=True))
+        return found
+
+
+@pytest.mark.parametrize("name", ["Doubled", "LinearLayer"])  # the latter's name is not LlamaIndex's class
+def test_a_torch_module_of_ones_own(name: str, tmp_path: Path) -> None:
+    adapter = type(name, (Doubled,), {})()
+    engine = EmbeddingAdapterFinetuneEngine(
+        dataset_about(THINGS[:6]), hashed(), adapter_model=adapter, model_output_path=str(tmp_path / "a"), epochs=1
+    )
+    engine.finetune()
+    vector = torch.tensor(hashed_embedding("milk", 32))[None]
+    mapped = torch.nn.functional.normalize(adapter(torch.nn.functional.normalize(vector, dim=1)), dim=1)
+    assert np.allclose(engine.get_finetuned_model().get_query_embedding("milk"), mapped.detach().numpy()[0], atol=1e-5)
+
+
+def test_an_adapter_that_cannot_serve_is_refused_before_training(tmp_path: Path) -> None:
+    dataset, out = dataset_about(THINGS[:6]), str(tmp_path / "a")
+    for adapter, message in (
+        (LinearLayer(31, 31), "takes no vectors of 32"),
+        (LinearLayer(32, 31), "makes \\(2, 31\\)"),
+        (torch.nn.Identity(), "no save"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            EmbeddingAdapterFinetuneEngine(dataset, hashed(), adapter_model=adapter, model_output_path=out).finetune()
+    assert not (tmp_path / "a").exists()
+
+
 def test_adapter_like_llama_index_and_keywords(tmp_path: Path) -> None:
     dataset = dataset_about(THINGS[:5])
     engine = EmbeddingAdapterFinetuneEngine(
@@ -467,6 +463,28 @@ def test_an_embedding_is_restored_from_its_fields(tiny_bert: Path) -> None:
     model = VectuneEmbedding(tiny_bert)
     again = VectuneEmbedding.from_dict(model.to_dict())
     assert again.get_query_embedding("beer") == model.get_query_embedding("beer")
+
+
+def test_an_embedding_in_another_process_has_its_options(tiny_bert: Path) -> None:
+    """LlamaIndex's pipelines with ``num_workers`` pickle it."""
+    model = VectuneEmbedding(tiny_bert, options=EmbedOptions(max_length=4, query_prompt="ask: ", api_key="secret"))
+    text = "the beer is in the cat with the dog"
+    assert "secret" not in model.to_json()
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), VectuneEmbedding.from_json(model.to_json())):
+        assert again.get_text_embedding(text) == model.get_text_embedding(text)
+        assert again.get_query_embedding(text) == model.get_query_embedding(text)
+    with pytest.raises(UsageError, match="another process"):
+        pickle.dumps(VectuneEmbedding(embedder=model.embedder))
+
+
+def test_an_adapter_over_another_base_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    engine = EmbeddingAdapterFinetuneEngine(
+        dataset_about(THINGS[:8]), VectuneEmbedding(tiny_bert), model_output_path=str(tmp_path / "a")
+    )
+    engine.finetune()
+    other = VectuneEmbedding(tiny_bert, options=EmbedOptions(query_prompt="another: "))
+    with pytest.raises(FingerprintError, match="does not fit"):
+        AdapterEmbeddingModel(other, tmp_path / "a")
 
 
 async def _both(model: VectuneEmbedding) -> tuple[Any, Any]:

@@ -42,6 +42,18 @@ def test_ndcg_is_that_of_ir_measures() -> None:
     np.testing.assert_allclose(ndcg_at_10(scores, positives), expected, atol=1e-9)
 
 
+def test_ties_count_against_the_positive() -> None:
+    """All vectors in one point, or no numbers: nothing was found. Two positives alike are still two found."""
+    positives = Positives.of([{3: 1, 8: 1}, {5: 1}])
+    for nothing in (np.ones((2, 40)), np.full((2, 40), np.nan)):
+        assert not ndcg_at_10(nothing, positives).any()
+    scores = np.zeros((2, 40))
+    scores[0, [3, 8]], scores[1, 5] = 1.0, 1.0
+    np.testing.assert_allclose(ndcg_at_10(scores, positives), 1.0)
+    scores[1, 6] = 1.0
+    np.testing.assert_allclose(ndcg_at_10(scores, positives)[1], 1 / np.log2(3))
+
+
 @pytest.mark.parametrize("count", [5, 40], ids=["dual", "primal"])
 def test_ridge_is_the_minimum_of_what_it_says(count: int) -> None:
     rng = np.random.default_rng(0)

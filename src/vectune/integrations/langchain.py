@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +16,7 @@ from vectune.embedders.factory import Source, open_embedder
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.errors import MissingExtraError
+from vectune.integrations.turns import Turns
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -42,7 +42,7 @@ class VectuneEmbeddings(Embeddings):
     def __init__(self, model: Source = DEFAULT_MODEL, *, options: EmbedOptions = DEFAULTS, cache: bool = False) -> None:
         self.model = str(model) if isinstance(model, str | Path) else getattr(model, "name", "functions")
         self.embedder = open_embedder(model, options, cache)
-        self._lock = threading.Lock()
+        self._lock = Turns()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """A vector for each text, in order."""

@@ -12,7 +12,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from vectune.adapters import StoredAdapter, import_llama_index, read_json, save_adapter
 from vectune.embedders.models import ARTIFACT_FILE
-from vectune.integrations.llama_adapters import CONFIG, LinearLayer, TwoLayerNN, torch_adapter
+from vectune.integrations.llama_adapters import CONFIG, LinearLayer, TwoLayerNN, check_adapter, torch_adapter
 from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_RATE, refuse_unknown
 from vectune.integrations.llama_data import QADataset, retrieval_dataset, with_dev_split
 from vectune.integrations.llama_embedding import AdapterEmbeddingModel, as_embedder
@@ -54,9 +54,9 @@ class EmbeddingAdapterFinetuneEngine:
         epochs: passes over the questions, at most; None is 20.
         adapter_model: LinearLayer, TwoLayerNN, or a torch module of your own with ``save`` and ``load``.
         dim: of the vectors; None asks the model.
-        device: where a torch adapter is trained; None is the processor.
+        device: where a torch adapter is trained; None is the processor. The ladder needs no other.
         model_output_path: the folder to write.
-        model_checkpoint_path: a folder for ``step_N`` adapters; None writes none.
+        model_checkpoint_path: a folder for ``step_N`` of a torch adapter; None writes none.
         checkpoint_save_steps: steps between them.
         verbose: show progress.
         bias: a bias in the default linear adapter.
@@ -165,7 +165,7 @@ class EmbeddingAdapterFinetuneEngine:
             **train_kwargs: as in the constructor, for this call.
 
         Raises:
-            UsageError: an unknown name.
+            UsageError: an unknown name, or an adapter that cannot be saved or takes no vectors of this length.
             DatasetError: the dataset is broken.
             OutputError: the folder holds something else.
             TrainingError: the loss is no number any more.
@@ -180,6 +180,8 @@ class EmbeddingAdapterFinetuneEngine:
         if self.model is None and (self.like_llama_index or self.bias or kwargs.keys() - {"show_progress_bar"}):
             self.model = LinearLayer(self.dim, self.dim, bias=self.bias)
             self._own = LinearLayer
+        elif self._own is None and self.model_checkpoint_path:
+            progress.warn("model_checkpoint_path: the ladder has no steps to save; give an adapter_model for that.")
         self.result = self._train(data, kwargs, progress) if self._own else self._climb(data, progress)
 
     def get_finetuned_model(self, **model_kwargs: Any) -> BaseEmbedding:
@@ -209,6 +211,7 @@ class EmbeddingAdapterFinetuneEngine:
     def _train(self, data: RetrievalDataset, kwargs: dict[str, Any], progress: Progress) -> TuneResult:
         started = time.perf_counter()
         queries, documents = embed_dataset(data, self._embedder)
+        check_adapter(self.model, queries.shape[1], self.device)
         folds = 2 if data.qrels.get("dev") and not self.like_llama_index else 0
         problem = problem_of(data, queries, documents, folds, self.seed)
         plan = self._plan(kwargs, len(queries))
@@ -219,9 +222,8 @@ class EmbeddingAdapterFinetuneEngine:
         if folds and scores[1] < scores[0]:
             notes.append(f"On dev the adapter ({scores[1]:.3f}) is behind the plain embedding ({scores[0]:.3f}).")
             progress.warn(notes[-1])
-        result = self._result(
-            scores if folds else (0.0, 0.0), {"adapter": self.model.get_config_dict()}, started, notes
-        )
+        told = getattr(self.model, "get_config_dict", dict)  # a module of one's own needs none
+        result = self._result(scores if folds else (0.0, 0.0), {"adapter": told()}, started, notes)
         self._save(result, None)
         return result
 

@@ -22,6 +22,7 @@ from vectune.errors import ModelError, UsageError
 from vectune.runs import storage_errors, writing
 
 CONFIG, WEIGHTS = "config.json", "pytorch_model.bin"
+LLAMA_CLASSES = "llama_index.embeddings.adapter.utils"  # the module of LlamaIndex's own two
 _TORCH: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.functional.relu,
     "tanh": torch.tanh,
@@ -125,6 +126,30 @@ class TwoLayerNN(BaseAdapter):
     def get_config_dict(self) -> dict[str, Any]:
         sizes = {name: getattr(self, name) for name in ("in_features", "hidden_features", "out_features", "bias")}
         return {**sizes, "activation_fn_str": self.activation_fn_str, "add_residual": self.add_residual}
+
+
+def check_adapter(module: Any, dim: int, device: str = "cpu") -> None:
+    """Check before it is trained that a module takes and gives vectors of this length, and can be saved.
+
+    Raises:
+        UsageError: says what is missing.
+    """
+    if not callable(getattr(module, "save", None)):
+        raise UsageError(f"adapter_model: {type(module).__name__} has no save(folder).", "Derive it from BaseAdapter.")
+    module.to(device)
+    training = module.training
+    module.eval()
+    with torch.no_grad():
+        try:
+            mapped = tuple(module(torch.zeros(2, dim, device=device)).shape)
+        except RuntimeError as error:
+            raise UsageError(
+                f"adapter_model: {type(module).__name__} takes no vectors of {dim} dimensions ({error}).",
+                "Make it with the dimensions of embed_model's vectors.",
+            ) from None
+    module.train(training)
+    if mapped != (2, dim):
+        raise UsageError(f"adapter_model: {type(module).__name__} makes {mapped} of vectors of shape (2, {dim}).")
 
 
 def torch_adapter(adapter: Adapter) -> BaseAdapter:

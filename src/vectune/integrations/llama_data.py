@@ -85,7 +85,8 @@ def retrieval_dataset(train: QADataset, val: QADataset | None = None, all_docs: 
     """The datasets as one RetrievalDataset with the splits train and dev.
 
     The JSON does not say which document a node is from. Each dataset's corpus counts as one document, cut by section
-    where a dev split is needed; where both share nodes, each node is a document of its own.
+    where a dev split is needed; where both share nodes, each node is a document of its own. An id that both use for
+    different nodes or questions is told apart as ``dev:ID``.
 
     Args:
         train: to train on.
@@ -93,24 +94,30 @@ def retrieval_dataset(train: QADataset, val: QADataset | None = None, all_docs: 
         all_docs: take every relevant node of a question; False takes the first, as LlamaIndex does.
 
     Raises:
-        DatasetError: a question without a node, a node without a text, or one id with two different texts.
+        DatasetError: a question without a node, or a node without a text.
     """
-    shared = val is not None and bool(train.corpus.keys() & val.corpus.keys())
+    shared = val is not None and bool(train.corpus.items() & val.corpus.items())
     corpus: dict[str, Chunk] = {}
     queries: dict[str, Query] = {}
     qrels: dict[str, Qrels] = {}
     for split, given in (("train", train), ("dev", val)):
         if given is None:
             continue
+        nodes = _names(given.corpus, {key: chunk.text for key, chunk in corpus.items()}, split)
+        asked = _names(given.queries, {key: query.text for key, query in queries.items()}, split)
         for place, (key, text) in enumerate(given.corpus.items()):
-            if corpus.setdefault(key, _chunk(key, text, place, "" if shared else split)).text != text:
-                raise DatasetError(f"the node '{key}' has one text in the dataset and another in val_dataset.")
-        # one question id may be in both, with another text
-        names = {key: key if queries.get(key, Query(text)).text == text else f"{split}:{key}"
-                 for key, text in given.queries.items()}  # fmt: skip
-        queries.update({names[key]: Query(text, id=names[key]) for key, text in given.queries.items()})
-        qrels[split] = {names[key]: _judged(given, key, all_docs) for key in given.queries}
+            corpus[nodes[key]] = _chunk(nodes[key], text, place, "" if shared else split)
+        queries.update({asked[key]: Query(text, id=asked[key]) for key, text in given.queries.items()})
+        qrels[split] = {
+            asked[key]: {nodes[node]: grade for node, grade in _judged(given, key, all_docs).items()}
+            for key in given.queries
+        }
     return RetrievalDataset(corpus, queries, qrels, {"name": "llama-index", "imported": "llama-index"})
+
+
+def _names(given: Mapping[str, str], known: Mapping[str, str], split: str) -> dict[str, str]:
+    """Each id, with the split before it where it already names another text."""
+    return {key: key if known.get(key, text) == text else f"{split}:{key}" for key, text in given.items()}
 
 
 def _chunk(key: str, text: str, place: int, document: str) -> Chunk:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import PrivateAttr, field_serializer
 
-from vectune.adapters import CARD, Adapter, import_llama_index, load_adapter
+from vectune.adapters import CARD, Adapter, check_base, import_llama_index, load_adapter
 from vectune.embedders.callables import CallableEmbedder
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.options import DEFAULTS, EmbedOptions
-from vectune.errors import ModelError
-from vectune.integrations.llama_adapters import BaseAdapter
+from vectune.embedders.settings import options_from, to_keep
+from vectune.errors import ModelError, UsageError
+from vectune.integrations.llama_adapters import LLAMA_CLASSES, BaseAdapter, LinearLayer, TwoLayerNN
 from vectune.integrations.llama_arguments import refuse_unknown
 from vectune.integrations.llama_loop import iterate
+from vectune.integrations.turns import Turns
 from vectune.protocols import Embedder
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 TEXTS = 256  # in one call to an embedder; LlamaIndex's 10 would leave most of a processor idle
 QUERIES_AT_ONCE = 8  # of a black box that takes one query a call
-# Arguments of the two classes beside BaseEmbedding's fields; pydantic would take any other name and forget it.
-_EMBEDDING = ("embedder", "options", "cache")
+# Arguments beside BaseEmbedding's fields; pydantic would take any other name and forget it.
 _ADAPTED = ("adapter_path", "adapter_cls", "transform_query", "device")
 
 
@@ -41,7 +41,7 @@ class VectuneEmbedding(BaseEmbedding):
     Args:
         model_name: as vectune names models; with ``embedder`` only a label.
         embedder: an embedder in memory instead.
-        options: how ``model_name`` is opened, see ``EmbedOptions``.
+        options: how ``model_name`` is opened, see ``EmbedOptions``. ``to_dict`` keeps them, but for an API key.
         cache: look vectors up in vectune's cache on disk, and keep new ones there.
         embed_batch_size: texts in one call.
 
@@ -50,23 +50,45 @@ class VectuneEmbedding(BaseEmbedding):
         UsageError: an unknown argument.
     """
 
+    options: EmbedOptions = DEFAULTS
+    cache: bool = False
     _embedder: Embedder = PrivateAttr()
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _in_memory: bool = PrivateAttr()
+    _turns: Turns = PrivateAttr(default_factory=Turns)
 
     def __init__(
         self,
         model_name: str | Path = "",
         *,
         embedder: Embedder | None = None,
-        options: EmbedOptions = DEFAULTS,
+        options: EmbedOptions | dict[str, Any] = DEFAULTS,
         cache: bool = False,
         embed_batch_size: int = TEXTS,
         **fields: Any,
     ) -> None:
-        refuse_unknown(fields, [*type(self).model_fields, *_EMBEDDING], type(self).__name__)
+        refuse_unknown(fields, [*type(self).model_fields, "embedder"], type(self).__name__)
+        if not isinstance(options, EmbedOptions):
+            options = options_from(options, f"{type(self).__name__}: options")
         found = embedder if embedder is not None else open_embedder(str(model_name), options, cache)
-        super().__init__(model_name=str(model_name) or found.name, embed_batch_size=embed_batch_size, **fields)
-        self._embedder = found
+        name = str(model_name) or found.name
+        super().__init__(model_name=name, options=options, cache=cache, embed_batch_size=embed_batch_size, **fields)
+        self._embedder, self._in_memory = found, embedder is not None
+
+    @field_serializer("options")
+    def _kept(self, options: EmbedOptions) -> dict[str, Any]:
+        return to_keep(options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What makes the same embedding in another process, as LlamaIndex's pipelines with ``num_workers`` do."""
+        if self._in_memory:
+            raise UsageError(
+                f"{self.model_name}: an embedder in memory cannot be sent to another process.",
+                "Give VectuneEmbedding a model's name or folder instead, or leave num_workers out.",
+            )
+        return {**self.__dict__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        VectuneEmbedding.__init__(self, **state)
 
     @classmethod
     def class_name(cls) -> str:
@@ -78,14 +100,14 @@ class VectuneEmbedding(BaseEmbedding):
         return self._embedder
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        with self._lock:
+        with self._turns:
             return _numbers(self._embedder.embed_queries([query]))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        with self._lock:
+        with self._turns:
             return _numbers(self._embedder.embed_documents(texts))
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
@@ -113,6 +135,7 @@ class AdapterEmbeddingModel(BaseEmbedding):
 
     Raises:
         ModelError: the folder is damaged, or holds an adapter of another class or dimension.
+        FingerprintError: over a VectuneEmbedding, the adapter was made for other vectors.
         UsageError: an unknown argument.
     """
 
@@ -143,6 +166,8 @@ class AdapterEmbeddingModel(BaseEmbedding):
         self._base_embed_model, self._transform_query = base_embed_model, transform_query
         self._device = device or "cpu"
         self._adapter = open_adapter(Path(adapter_path), adapter_cls)
+        if isinstance(base_embed_model, VectuneEmbedding):  # of another class nothing is known without asking it
+            _check_base(base_embed_model.embedder, Path(adapter_path))
         if not isinstance(self._adapter, Adapter):
             self._adapter.to(self._device)
 
@@ -190,8 +215,15 @@ def open_adapter(folder: Path, adapter_cls: type[Any] | None = None) -> Adapter 
         raise
 
 
+def _check_base(base: Embedder, folder: Path) -> None:
+    if (folder / CARD).exists():
+        stored = load_adapter(folder)
+        check_base(base, stored.base, stored.base_fingerprint, "adapter")
+
+
 def _known(adapter_cls: type[Any]) -> bool:
-    return adapter_cls.__name__ in ("LinearLayer", "TwoLayerNN")
+    """Whether vectune computes what this class does: a class of one's own may have the name of one of LlamaIndex's."""
+    return adapter_cls in (LinearLayer, TwoLayerNN) or adapter_cls.__module__ == LLAMA_CLASSES
 
 
 def apply_adapter(adapter: Adapter | Any, vectors: Vectors, device: str = "cpu") -> Vectors:

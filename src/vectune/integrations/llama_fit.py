@@ -212,6 +212,7 @@ def fit_plainly(
     shuffle: bool = False,
     measure: Callable[[], float] | None = None,
     measure_every: int = 0,
+    to_beat: float | None = None,
     progress: Progress = SILENT,
 ) -> float | None:
     """Train a model with a sentence-transformers loss as LlamaIndex's engine does: fp32, AdamW, a linear schedule.
@@ -228,6 +229,7 @@ def fit_plainly(
         shuffle: draw a new order for each epoch.
         measure: what to keep the best state by; None keeps the last.
         measure_every: steps between two looks; there is one after each epoch in any case.
+        to_beat: what the model measures now; it stays as it is where no state is better. None keeps the best state.
         progress: counts the steps.
 
     Returns:
@@ -242,8 +244,8 @@ def fit_plainly(
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
     schedule = _linear(optimizer, int(steps * warmup), steps)
     order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle))
-    best: float | None = None
-    state: dict[str, torch.Tensor] = {}
+    best = to_beat if measure is not None else None
+    state = {} if best is None else _copy(model)
     with progress.task("tuning", steps, "steps") as task:
         for step in range(1, steps + 1):
             value = _loss_of(model, loss, [pairs[row] for row in next(order).tolist()])

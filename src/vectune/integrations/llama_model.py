@@ -59,7 +59,8 @@ class SentenceTransformersFinetuneEngine:
         model_id: what to tune.
         model_output_path: the folder to write; ``SentenceTransformer(folder)`` opens it.
         batch_size: pairs in a step.
-        val_dataset: chooses the state to keep; None cuts it from ``dataset``, by section, and trains on the rest.
+        val_dataset: chooses the state to keep; None cuts it from ``dataset``, by section, and trains on the rest, but
+            with a ``loss`` or like LlamaIndex trains on all and keeps the last state.
         loss: a loss of sentence-transformers over ``engine.model`` or a model of its own, or a function that makes one
             from a model; None is InfoNCE with mined negatives. A given loss trains on shuffled pairs in fp32.
         epochs: passes over the pairs.
@@ -120,6 +121,7 @@ class SentenceTransformersFinetuneEngine:
         self.like_llama_index, self.method, self.seed = like_llama_index, method, seed
         self.result: TuneResult | None = None
         self._model: Any = None
+        self._length: int | None = None  # tokens that the model read when it was opened
 
     @property
     def model(self) -> Any:
@@ -130,6 +132,7 @@ class SentenceTransformersFinetuneEngine:
             source = self.model_id if self.result is None else str(self.result.path)
             device = str(self.device or "auto")
             self._model = load_model(source, device=device, trust_remote_code=self.trust_remote_code)
+            self._length = self._model.max_seq_length
         return self._model
 
     @property
@@ -177,7 +180,8 @@ class SentenceTransformersFinetuneEngine:
                 ``evaluation_steps``; its ``checkpoint_…`` are accepted as in the constructor.
 
         Raises:
-            UsageError: an unknown name, or one of ``fit`` that has no counterpart (``scheduler``, ``callback`` …).
+            UsageError: an unknown name, one of ``fit`` that has no counterpart (``scheduler``, ``callback`` …), or
+                frozen weights in ``engine.model`` where that is not what is trained.
             DatasetError: the dataset is broken, or has fewer than two questions.
             OutputError: the folder holds something else.
         """
@@ -189,6 +193,7 @@ class SentenceTransformersFinetuneEngine:
         if cut is None:
             self.result = self._finetune_plainly(data, out, self._rising(options, warmup_steps), progress)
         else:
+            self._refuse_frozen()
             self.result = tune_with(cut, out, self._planned(cut, options, warmup_steps), progress)
         self._model = None
 
@@ -202,7 +207,7 @@ class SentenceTransformersFinetuneEngine:
             ModelError: nothing is tuned yet.
         """
         folder = Path(self.model_output_path)
-        if not (folder / ARTIFACT_FILE).exists():
+        if not any((folder / name).exists() for name in (ARTIFACT_FILE, "modules.json")):  # the latter: LlamaIndex's
             raise ModelError(f"{folder}: there is no tuned model.", "Call finetune() first.")
         if self.device is not None or self.trust_remote_code:
             device = "auto" if self.device is None else str(self.device)
@@ -238,8 +243,20 @@ class SentenceTransformersFinetuneEngine:
         refuse_unknown(given, [field.name for field in dataclasses.fields(TuneOptions)], "finetune")
         made = {"method": self.method, "model": self.model_id, "seed": self.seed, "epochs": self.epochs,
                 "batch": self.batch_size, "trust_remote_code": self.trust_remote_code,
-                "max_length": getattr(self._model, "max_seq_length", None)}  # fmt: skip
+                "max_length": self._set_length()}  # fmt: skip
         return TuneOptions(**{**made, **given}), warmup_steps
+
+    def _refuse_frozen(self) -> None:
+        if self._model is not None and not all(weight.requires_grad for weight in self._model.parameters()):
+            raise UsageError(
+                "engine.model: some of its weights are frozen, but it is opened anew and trained whole.",
+                "Use method='lora', or like_llama_index=True or a loss, which train engine.model itself.",
+            )
+
+    def _set_length(self) -> int | None:
+        """``max_seq_length`` of ``engine.model`` where somebody has set it; looking at the model changes nothing."""
+        length = getattr(self._model, "max_seq_length", None)
+        return None if length == self._length else length
 
     def _planned(self, data: RetrievalDataset, options: TuneOptions, warmup_steps: int | None) -> TuneOptions:
         """With as many looks at dev as ``evaluation_steps`` asks for, and ``warmup_steps`` as a share."""
@@ -285,9 +302,14 @@ class SentenceTransformersFinetuneEngine:
             shuffle=not self.like_llama_index,
             measure=look,
             measure_every=self.evaluation_steps or 50,
+            to_beat=None if self.like_llama_index else before,
             progress=progress,
         )
-        notes = () if look else ("There was no dev split: the last state is kept, and nothing says that it is better.",)
+        notes: tuple[str, ...] = ()
+        if look is None:
+            notes = ("There was no dev split: the last state is kept, and nothing says that it is better.",)
+        elif not self.like_llama_index and after == before:
+            notes = ("Nothing beat the base model on dev, so the result is the base model.",)
         seconds = round(time.perf_counter() - started, 1)
         name = self.model_id
         result = TuneResult(out, "full", name, fingerprint, before, after or 0.0, {}, seconds, notes)

@@ -11,6 +11,7 @@ import random
 import warnings
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ not have the text and do not know that it exists: name what each question is abo
 "the context" or "the document". Ask about different things. Use only what the text says.
 Write one question on each line, without numbers and without anything else.
 """
+SETTINGS = ("temperature", "top_p", "max_tokens", "system_prompt", "engine", "additional_kwargs")  # of an LLM
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 20.0  # seconds before another try; doubled each time
 
 
@@ -131,7 +133,8 @@ def generate_qa_embedding_pairs(
     ``concurrency`` questions are under way at once (``concurrency=1`` restores one after the other); announcements,
     bullets, JSON and reasoning around the questions are not taken for questions; tries are spaced out; ids are hashes
     of the content, so a repeated call gives the same dataset. Of a file at ``output_path`` the questions about these
-    nodes are kept; where it holds other nodes, they are not mixed in, and the file stays as ``NAME.old.json``.
+    nodes are kept, as you have edited them; where it holds anything else, that is not mixed in, and the file stays as
+    ``NAME.old.json`` (or ``NAME.old-2.json`` …).
 
     Args:
         nodes: their text without metadata is what is asked about and embedded.
@@ -189,12 +192,16 @@ def _ask(
                     failed.update(dict.fromkeys(request.nodes, reason))
                 _advance(task, request)
                 if number % save_every == 0:
-                    output.take(answers)
-                    output.save()
+                    _keep(output, answers, progress)
         finally:
-            output.take(answers)
-            output.save()
+            _keep(output, answers, progress)
     return failed
+
+
+def _keep(output: _Output, answers: Answers, progress: Progress) -> None:
+    output.take(answers)
+    if (aside := output.save()) and progress is not SILENT:
+        progress.warn(f"{output.path} held other questions or nodes; it is kept as {aside}.")
 
 
 def llm_name(llm: LLM) -> str:
@@ -253,8 +260,8 @@ def _filled(template: str, text: str, questions: int) -> str:
 
 def _identity(llm: LLM) -> list[str]:
     """What the answers depend on beside the prompt. No keys, no addresses: the same model elsewhere answers as well."""
-    settings = ("temperature", "max_tokens", "system_prompt")
-    return [llm.class_name(), llm_name(llm), *(repr(getattr(llm, name, None)) for name in settings)]
+    made_by = f"{type(llm).__module__}.{type(llm).__qualname__}"  # classes of one's own often share a class_name()
+    return [made_by, llm_name(llm), *(repr(getattr(llm, name, None)) for name in SETTINGS)]
 
 
 def _answer(prompt: str, response: Any, questions: int) -> Answer:
@@ -285,22 +292,23 @@ class _Output:
         self.path, self.texts, self.requests, self.wanted = path, texts, requests, wanted
         self.questions: dict[str, dict[str, str]] = {}  # node → question id → question
         self._keys = {node: request.key for request in requests.values() for node in request.nodes}
-        self._keep_old = False
-        if path.exists():
-            self._read(EmbeddingQAFinetuneDataset.from_json(str(path)))
+        self._edited: dict[str, dict[str, str]] = {}  # as above: edited, or from another prompt or LLM
+        self._several: dict[str, list[str]] = {}  # question id → its nodes, where a person gave it more than one
+        self._before = EmbeddingQAFinetuneDataset.from_json(str(path)) if path.exists() else None
+        if self._before is not None:
+            self._read(self._before)
 
     def _read(self, old: EmbeddingQAFinetuneDataset) -> None:
-        """Take over questions about these nodes, unless they are ours and came from another prompt or LLM."""
-        foreign = [node for node, text in old.corpus.items() if self.texts.get(node) != text]
-        self._keep_old = bool(foreign)
+        """Take over questions about these nodes; those whose ids are not of their words wait for the answers."""
         own: dict[str, dict[str, str]] = {}
         for query, text in old.queries.items():
             nodes = old.relevant_docs.get(query) or [""]
-            if len(nodes) == 1 and nodes[0] in self._keys and nodes[0] not in foreign:
+            if all(node in self._keys and old.corpus.get(node) == self.texts[node] for node in nodes):
                 own.setdefault(nodes[0], {})[query] = text
+                self._several |= {query: nodes} if len(nodes) > 1 else {}
         for node, questions in own.items():
-            if all(len(query) != 16 or query == self._id(node, text) for query, text in questions.items()):
-                self.questions[node] = questions
+            known = all(len(query) != 16 or query == self._id(node, text) for query, text in questions.items())
+            (self.questions if known else self._edited)[node] = questions
 
     def _id(self, node: str, question: str) -> str:
         return content_id(self._keys[node], node, question)
@@ -318,22 +326,38 @@ class _Output:
         return pending
 
     def _fill(self, nodes: Iterable[str], answer: Answer) -> None:
+        """The answer's questions, or what a person has made of them in the file."""
         parsed = parse_queries(answer.text, limit=self.wanted, truncated=answer.truncated)
         for node in nodes:
-            self.questions[node] = {self._id(node, query.text): query.text for query in parsed}
+            written = {self._id(node, query.text): query.text for query in parsed}
+            edited = self._edited.get(node, {})
+            self.questions[node] = edited if edited and edited.keys() <= written.keys() else written
 
     def dataset(self) -> EmbeddingQAFinetuneDataset:
         """In the order of the nodes, whatever the order of the answers."""
-        answered = [node for node in self.texts if self.questions.get(node)]
-        return EmbeddingQAFinetuneDataset(
-            queries={query: text for node in answered for query, text in self.questions[node].items()},
-            corpus={node: self.texts[node] for node in answered},
-            relevant_docs={query: [node] for node in answered for query in self.questions[node]},
-        )
+        queries = {query: text for node in self.texts for query, text in self.questions.get(node, {}).items()}
+        relevant = {query: [node] for node in self.texts for query in self.questions.get(node, {})}
+        relevant |= {query: nodes for query, nodes in self._several.items() if query in relevant}
+        answered = {node for nodes in relevant.values() for node in nodes}
+        corpus = {node: text for node, text in self.texts.items() if node in answered}
+        return EmbeddingQAFinetuneDataset(queries=queries, corpus=corpus, relevant_docs=relevant)
 
-    def save(self) -> None:
-        """Write the file; one that holds other nodes is moved aside first."""
-        if self._keep_old:
-            replace(self.path, self.path.with_name(f"{self.path.stem}.old{self.path.suffix}"))
-            self._keep_old = False
-        self.dataset().save_json(str(self.path))
+    def save(self) -> Path | None:
+        """Write the file; one that holds more is moved aside first, and its new name returned."""
+        found, old, aside = self.dataset(), self._before, None
+        if old is not None and not (
+            old.queries.items() <= found.queries.items()
+            and old.corpus.items() <= dict(self.texts).items()
+            and all(found.relevant_docs.get(query) == nodes for query, nodes in old.relevant_docs.items())
+        ):
+            aside = _free_name(self.path)
+            replace(self.path, aside)
+        self._before = None
+        found.save_json(str(self.path))
+        return aside
+
+
+def _free_name(path: Path) -> Path:
+    """``NAME.old.json``, ``NAME.old-2.json`` …: the first that is not there."""
+    endings = chain(["old"], (f"old-{number}" for number in count(2)))
+    return next(name for ending in endings if not (name := path.with_suffix(f".{ending}{path.suffix}")).exists())

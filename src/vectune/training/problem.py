@@ -189,18 +189,30 @@ def _searched_rows(dataset: RetrievalDataset, chunk_rows: dict[str, int]) -> Row
 
 
 def ndcg_at_10(scores: NDArray[Any], positives: Positives) -> NDArray[np.float64]:
-    """nDCG@10 of each query from its scores over the candidates; ties count in the positive's favour.
+    """nDCG@10 of each query from its scores over the candidates.
+
+    Ties count against the positive: a map that sends every vector to one point must not look perfect.
 
     Args:
         scores: (n, m).
         positives: rows are columns of ``scores``.
     """
     own = np.take_along_axis(scores, positives.rows, axis=1)
-    higher = (scores > own[:, column, None] for column in range(own.shape[1]))
-    ranks = np.stack([each.sum(axis=1, dtype=np.int32) for each in higher], axis=1)  # int64 takes twice as long
-    gains = (positives.weights / np.log2(ranks + 2) * (ranks < 10)).sum(axis=1)
+    no_lower = (scores >= own[:, column, None] for column in range(own.shape[1]))
+    ranks = np.stack([each.sum(axis=1, dtype=np.int32) for each in no_lower], axis=1)  # int64 takes twice as long
+    ranks -= 1 + _tied_behind(own, positives.weights > 0)
+    found = (ranks >= 0) & (ranks < 10)  # below 0: the score is no number
+    gains = (positives.weights * found / np.log2(np.maximum(ranks, 0) + 2)).sum(axis=1)
     ideal = -np.sort(-positives.weights, axis=1)[:, :10]
     return np.asarray(gains / (ideal / np.log2(np.arange(ideal.shape[1]) + 2)).sum(axis=1), dtype=np.float64)
+
+
+def _tied_behind(own: NDArray[Any], real: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """How many of a query's later positives have the same score, for each; shape (n, width)."""
+    found = np.zeros(own.shape, dtype=np.int32)
+    for column in range(1, own.shape[1]):
+        found[:, :column] += (own[:, :column] == own[:, column, None]) & real[:, column, None]
+    return found
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
