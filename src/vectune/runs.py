@@ -148,6 +148,8 @@ def check_output(path: Path, marker: str) -> None:
     Raises:
         OutputError: it is a file, or a non-empty folder without the marker.
     """
+    if path.name in ("", ".."):
+        raise OutputError(f"{path} has no name of its own.", "Name the folder to write.")
     if path.is_symlink() and not path.exists():
         raise OutputError(f"{path} is a broken symbolic link.")
     if path.exists() and not path.is_dir():

@@ -8,7 +8,7 @@ from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError
 from vectune.records import Chunk, Query
 from vectune.splits import with_dev
-from vectune.training.batches import Batches
+from vectune.training.batches import Batches, Unit
 from vectune.training.data import TrainingData
 
 
@@ -104,12 +104,44 @@ def test_mined_negatives_are_in_the_batch_and_count() -> None:
         assert not batch.masked[row, column]
 
 
+def test_a_mined_chunk_counts_for_the_query_that_it_was_mined_for_alone() -> None:
+    """Of the unit's other query it is a neighbour, which mining has judged for the first one only."""
+    data = training()
+    query, sibling = next(
+        (query, chunk)
+        for query, chunks in enumerate(data.positives)
+        for chunk in np.flatnonzero(data.neighbours(query, np.arange(len(data.chunks))))
+        if chunk not in chunks
+    )
+    other = next(other for other in range(len(data.queries)) if other != query)
+    mined = np.full((len(data.queries), 1), -1, dtype=np.int64)
+    mined[[query, other], 0] = sibling
+    batches = Batches(data, 8, mined, 1, seed=1)
+    unit = Unit(int(data.positives[query][0]), (query, other))
+    for epoch, asker in ((0, query), (1, other)):
+        batch = batches.batch([unit], epoch)
+        at = batch.chunks.tolist().index(sibling)
+        assert batch.masked[batch.queries.tolist().index(query), at] == (asker != query)
+
+
 def test_no_chunk_of_a_dev_or_test_document_is_in_the_pool() -> None:
     dataset = with_dev(small_dataset())
     data = TrainingData.of(dataset)
     held = dataset.documents_of("dev") | dataset.documents_of("test")
     allowed = {chunk.document_id for chunk, in_pool in zip(dataset.corpus.values(), data.pool, strict=True) if in_pool}
     assert not allowed & held
+
+
+def test_another_split_is_another_run() -> None:
+    """What a killed run keeps was chosen on its dev, and its negatives are of its pool."""
+    dataset = with_dev(small_dataset())
+    keys = {TrainingData.of(dataset).key}
+    dev = dataset.qrels["dev"]
+    dataset.qrels["dev"] = dict(zip(dev, reversed(list(dev.values())), strict=True))
+    keys.add(TrainingData.of(dataset).key)
+    dataset.qrels["test"] = {}
+    keys.add(TrainingData.of(dataset).key)
+    assert len(keys) == 3
 
 
 def test_the_same_words_asked_twice_are_one_query() -> None:

@@ -18,6 +18,7 @@ import models
 from tiny_dataset import small_dataset, stored_dataset
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.local import LocalEmbedder
 from vectune.errors import (
     DatasetError,
     InputError,
@@ -30,9 +31,10 @@ from vectune.errors import (
 from vectune.progress import Progress
 from vectune.training import opening
 from vectune.training.encoder import Encoder
-from vectune.training.finetune import explain, finetune
-from vectune.training.loop import State
+from vectune.training.finetune import Tuning, explain, finetune
+from vectune.training.loop import Loop, State
 from vectune.training.options import TuneOptions
+from vectune.training.result import TuneResult
 
 
 def options(model: Path, **given: Any) -> TuneOptions:
@@ -99,6 +101,10 @@ IN_MEMORY, ON_DISK = "small_dataset()", "stored_dataset()"
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
     kill(options(tiny_bert, checkpoint_seconds=0.0, remember=30, refresh=3), tmp_path, bf16=False)
+
+
+def test_killed_with_dropout_it_draws_what_it_would_have_drawn(tiny_bert: Path, tmp_path: Path) -> None:
+    kill(options(tiny_bert, checkpoint_seconds=0.0, dropout=0.1, memory_gib=0.0), tmp_path, bf16=False)
 
 
 def test_killed_with_its_data_on_disk_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
@@ -207,6 +213,22 @@ def test_memory_that_runs_out_makes_pieces_smaller(
     assert "memory ran out: batches now go through in pieces" in capsys.readouterr().err
 
 
+def test_memory_that_runs_out_in_a_look_at_dev_makes_pieces_smaller(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Loop.dev_vectors, list[int]()
+
+    def dev_vectors(self: Loop) -> Any:
+        if self.encoder.piece_tokens > 512:
+            failed.append(self.encoder.piece_tokens)
+            raise MemoryError
+        return real(self)
+
+    monkeypatch.setattr(Loop, "dev_vectors", dev_vectors)
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, epochs=1))
+    assert failed[-1] == 1024 and result.chosen["steps"] == result.chosen["planned_steps"]
+
+
 def test_negatives_are_mined_anew_with_the_model_as_it_is(tiny_bert: Path, tmp_path: Path) -> None:
     progress = Progress(tmp_path / "events.jsonl", terminal=False)
     once = finetune(small_dataset(), tmp_path / "once", options(tiny_bert))
@@ -270,6 +292,20 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_state(tiny_bert: Path
     assert result.dev_after > result.dev_before
     assert any("the loss became nan at step 7; try a lower rate" in note for note in result.notes)
     assert all(torch.isfinite(value).all() for value in weights(result.path).values())
+
+
+def test_a_loss_that_is_no_number_right_after_a_look_is_told_as_that(tiny_bert: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def teacher(queries: Sequence[str], chunks: Sequence[str]) -> NDArray[np.float32]:
+        asked.append(len(asked))
+        return np.full((len(queries), len(chunks)), np.nan if len(asked) > 4 else 0.0, np.float32)
+
+    given = options(tiny_bert, epochs=8, teacher_weight=0.01, checks=1000, patience=1000)
+    result = finetune(small_dataset(), tmp_path / "out", given, teacher=teacher)
+    steps = [step for step, _ in result.chosen["curve"]]
+    assert steps[-1] == 4 == result.chosen["steps"] and len(set(steps)) == len(steps)
+    assert any("the loss became nan" in note for note in result.notes)
 
 
 def test_a_time_limit_shortens_the_plan(tiny_bert: Path, tmp_path: Path) -> None:
@@ -363,16 +399,17 @@ def test_a_loss_that_rises_far_above_its_start_is_diverging() -> None:
 def test_an_anchor_holds_general_text(tiny_bert: Path, tmp_path: Path) -> None:
     texts = ["the moon in summer rain", "salt water of the sea", "a train to the city at night"]
     (tmp_path / "general.txt").write_text("\n\n".join(texts))
-    given = {"anchor_texts": str(tmp_path / "general.txt"), "rate": 3e-3}
+    anchored = {"anchor_texts": str(tmp_path / "general.txt"), "anchor": 30.0}
     free, held = (
-        finetune(small_dataset(), tmp_path / f"at-{weight}", options(tiny_bert, anchor=weight, **given))
-        for weight in (0.0, 30.0)
+        finetune(small_dataset(), tmp_path / f"{len(given)}", options(tiny_bert, rate=3e-3, **given))
+        for given in ({}, anchored)
     )
     base = open_embedder(str(tiny_bert)).embed_documents(texts)
     moved = [1 - (base * open_embedder(str(found.path)).embed_documents(texts)).sum(1).mean() for found in (free, held)]
     assert moved[1] < moved[0] / 3
     with pytest.raises(InputError, match="cannot be read"):
-        finetune(small_dataset(), tmp_path / "out", options(tiny_bert, anchor_texts=str(tmp_path / "nothing")))
+        nothing = {"anchor_texts": str(tmp_path / "nothing"), "anchor": 0.1}
+        finetune(small_dataset(), tmp_path / "out", options(tiny_bert, **nothing))
 
 
 def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:
@@ -380,6 +417,60 @@ def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:
     assert result.path == tmp_path / "out"
     assert (result.path / "model.safetensors").exists()
     assert any("auto kept" in note for note in result.notes)
+
+
+def test_auto_keeps_what_it_has_where_the_next_method_fails(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Tuning.into
+
+    def into(self: Tuning, out: Path) -> TuneResult:
+        if self.options.method == "full":
+            raise TrainingError("training diverged.")
+        return real(self, out)
+
+    monkeypatch.setattr(Tuning, "into", into)
+    result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, method="auto", rate=1e-2))
+    assert result.method == "lora" and result.dev_after > result.dev_before
+    assert result.notes[-1].endswith("full failed: training diverged.")
+
+
+def test_low_rank_additions_find_the_base_in_the_cache(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[int] = []
+    real = LocalEmbedder.stream
+
+    def stream(self: LocalEmbedder, texts: Sequence[str], role: Any) -> Any:
+        embedded.append(len(texts))
+        return real(self, texts, role)
+
+    monkeypatch.setattr(LocalEmbedder, "stream", stream)
+    finetune(small_dataset(), tmp_path / "full", options(tiny_bert, epochs=1))
+    once = sum(embedded)
+    finetune(small_dataset(), tmp_path / "lora", options(tiny_bert, method="lora", epochs=1))
+    assert 0 <= sum(embedded) - once <= 1 < once  # one text tells the dimensions
+
+
+def test_a_model_of_two_encoders_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    ways = [list(SentenceTransformer(str(tiny_bert))) for _ in range(2)]
+    router = Router.for_query_document(query_modules=ways[0], document_modules=ways[1])
+    SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path / "two"))
+    for method in ("full", "lora", "auto"):
+        with pytest.raises(ModelError, match="different ways"):
+            finetune(small_dataset(), tmp_path / "out", options(tmp_path / "two", method=method))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch", 0), ("epochs", -1.0), ("temperature", 0.0), ("lora_rank", 0), ("warmup", 1.5), ("rate", 0.0)],
+)
+def test_numbers_that_make_no_sense_are_named(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"tune\.{name}: .*: expected"):
+        TuneOptions(**{name: value})  # type: ignore[arg-type]
 
 
 def test_auto_stops_where_low_rank_gains_nothing(tiny_bert: Path, tmp_path: Path) -> None:

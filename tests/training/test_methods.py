@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from tiny_dataset import small_dataset
 from vectune.config import Config
 from vectune.errors import UsageError
 from vectune.pipeline import run
-from vectune.training.methods import checked_method, explain, tune_with
+from vectune.training.methods import checked_method, explain, method_for, tune_with
 from vectune.training.options import Method, TuneOptions
 
 
@@ -24,6 +25,24 @@ def test_a_blend_uses_no_label_and_auto_without_the_index_is_fine_tuning() -> No
     blend = {what: why for what, _, why in explain(small_dataset(), TuneOptions("blend"))}
     assert blend["steps"] == "no label is used"
     assert "epochs" in {what for what, _, _ in explain(small_dataset(), TuneOptions("auto"))}
+
+
+def test_queries_of_people_in_another_split_do_not_make_cut_ones_worth_training_on() -> None:
+    dataset = small_dataset()
+    dataset.queries = {
+        key: replace(query, writer="extractive" if key in dataset.qrels["train"] else "")
+        for key, query in dataset.queries.items()
+    }
+    assert method_for(dataset, TuneOptions()) == "blend"
+    assert method_for(small_dataset(), TuneOptions()) == "full"
+
+
+def test_options_that_a_method_does_not_read_are_named(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = TuneOptions(method="adapter", model=str(tiny_bert), epochs=3, max_length=8, precision="fp32")
+    tune_with(small_dataset(), tmp_path / "out", given)
+    assert "tune.epochs, tune.max_length: not read by the method 'adapter'" in capsys.readouterr().err
 
 
 def test_a_method_that_cannot_keep_the_index_is_refused() -> None:

@@ -19,6 +19,7 @@ from vectune.runs import cache_folder, hash_of, write_json
 ROUNDS = 12  # the first sets up the kernels
 FASTER = 1.3  # bf16 must gain this much before its rounding is worth it
 SIZE = (512, 384, 1536)  # rows × in × out of the product that is timed: a small encoder's middle layer
+GIB = 2.0**30
 CROWDED = 1.5  # runnable processes for each core from which threads wait for each other most of the time
 
 
@@ -86,6 +87,35 @@ def crowded_note() -> str:
         "for each other may be many times slower than one: set OMP_WAIT_POLICY=PASSIVE, or OMP_NUM_THREADS=1, and "
         "start again; what is done is kept."
     )
+
+
+def activation_bytes(gib: float | None = None, device: str = "cpu") -> float:
+    """What activations of a training step may take: as asked, else a share of the memory that there is.
+
+    Args:
+        gib: a person's choice.
+        device: on a GPU it is a quarter of its memory, elsewhere an eighth of this machine's, from 1 to 3 GiB.
+    """
+    if gib is not None:
+        return gib * GIB
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory / 4
+    return float(min(max(_memory() / 8, GIB), 3 * GIB))
+
+
+def _memory() -> float:
+    """Bytes that this process may use: the machine's, or what its container is limited to."""
+    found = [8 * GIB]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found = [float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(float(Path(file).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # not on this system, or "max"
+            continue
+    return min(found)
 
 
 @lru_cache(maxsize=1)

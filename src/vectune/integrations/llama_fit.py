@@ -162,7 +162,8 @@ class _Loss:
         return F.cross_entropy(scores, torch.arange(len(rows), device=scores.device))
 
 
-def _step(value: torch.Tensor, loss: Any, optimizer: Any, schedule: Any) -> None:
+def _step(value: torch.Tensor, step: int, loss: Any, optimizer: Any, schedule: Any) -> None:
+    _check(value, step)
     value.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
     optimizer.step()
@@ -248,9 +249,7 @@ def fit_plainly(
     state = {} if best is None else _copy(model)
     with progress.task("tuning", steps, "steps") as task:
         for step in range(1, steps + 1):
-            value = _loss_of(model, loss, [pairs[row] for row in next(order).tolist()])
-            _check(value, step)
-            _step(value, loss, optimizer, schedule)
+            _step(_loss_of(model, loss, [pairs[row] for row in next(order).tolist()]), step, loss, optimizer, schedule)
             task.advance()
             if measure is not None and (step % looks == 0 or step % an_epoch == 0):
                 model.eval()

@@ -133,9 +133,11 @@ class Batches:
             list(dict.fromkeys([*(unit.chunk for unit in units), *(c for row in mined for c in row)])), dtype=np.int64
         )
         masked = self.masks(queries, chunks)
+        askers = [self._asker(unit, epoch) for unit in units]
         for row, (query, target) in enumerate(zip(queries, targets, strict=True)):
-            own = np.isin(chunks, mined[target])  # mining has already judged its own
-            masked[row, own] = self.data.answers(int(query), chunks[own])
+            if query == askers[target]:  # mining has already judged what it found for this one
+                own = np.isin(chunks, mined[target])
+                masked[row, own] = self.data.answers(int(query), chunks[own])
             masked[row, target] = False
         return Batch(queries, targets, chunks, masked)
 
@@ -147,9 +149,14 @@ class Batches:
         """Negatives of one of the unit's queries; another one's in the next epoch."""
         if not self.used:
             return []
-        row = self.negatives[unit.queries[epoch % len(unit.queries)]]
+        row = self.negatives[self._asker(unit, epoch)]
         row = row[row >= 0]
         return [int(row[(epoch * self.used + i) % len(row)]) for i in range(min(self.used, len(row)))]
+
+    @staticmethod
+    def _asker(unit: Unit, epoch: int) -> int:
+        """The query whose mined chunks its unit brings along."""
+        return unit.queries[epoch % len(unit.queries)]
 
     def walk(self, epoch: int, position: int) -> Iterator[tuple[int, int, Batch]]:
         """Batches from a place on, without end: (epoch, position after it, batch)."""

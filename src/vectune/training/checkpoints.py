@@ -36,8 +36,10 @@ def save_checkpoint(folder: Path, key: str, state: Json, tensors: dict[str, Tens
         (beside / STATE).write_text(json.dumps({"key": key, **state}), encoding="utf-8")
 
 
-def load_checkpoint(folder: Path, key: str) -> tuple[Json, dict[str, Tensor]] | None:
-    """The last checkpoint of this very run; None when there is none."""
+def load_checkpoint(
+    folder: Path, key: str, device: torch.device | str = "cpu"
+) -> tuple[Json, dict[str, Tensor]] | None:
+    """The last checkpoint of this very run, its tensors on a device; None when there is none."""
     for old in folder.parent.glob(f".{folder.name}.old-*"):  # killed between two renames: the older one is whole
         if not folder.exists():
             old.rename(folder)
@@ -51,7 +53,7 @@ def load_checkpoint(folder: Path, key: str) -> tuple[Json, dict[str, Tensor]] | 
         return None
     tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(file)
+        tensors |= load_file(file, device=str(device))
     return state, tensors
 
 
@@ -65,14 +67,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` gave."""
+    """Put back what ``optimizer_tensors`` gave, on the parameters' device: a fused step counts there, too."""
     for number, parameter in enumerate(_parameters(optimizer)):
         prefix = f"optimizer.{number}."
         own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         if own:
-            optimizer.state[parameter] = {
-                name: value if name == "step" else value.to(parameter.device) for name, value in own.items()
-            }
+            optimizer.state[parameter] = own
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

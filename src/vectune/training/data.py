@@ -144,15 +144,18 @@ class TrainingData:
         contents_of = [chunk.content for chunk in chunks]
         positives = [[index[c] for c in sorted(judged, key=lambda c: -judged[c])] for judged in train.values()]
         dev_queries = [dataset.queries[query].text for query in dev]
+        dev_grades = [{index[c]: grade for c, grade in judged.items()} for judged in dev.values()]
+        pool = [chunk.id in allowed for chunk in chunks]
+        document = [documents.setdefault(chunk.document_id, len(documents)) for chunk in chunks]
         return cls(
             chunks=contents_of,
             queries=list(train),
             positives=Ragged.of(positives),
-            key=hash_of([list(train), positives, dev_queries, contents_of]),
+            key=hash_of([list(train), positives, dev_queries, dev_grades, contents_of, pool, document]),
             dev_queries=dev_queries,
-            dev_grades=[{index[c]: grade for c, grade in judged.items()} for judged in dev.values()],
-            pool=np.array([chunk.id in allowed for chunk in chunks]),
-            document=np.array([documents.setdefault(chunk.document_id, len(documents)) for chunk in chunks]),
+            dev_grades=dev_grades,
+            pool=np.array(pool),
+            document=np.array(document),
             place=place,
             same=np.array([contents.setdefault((group.get(c.id, c.content), c.title), len(contents)) for c in chunks]),
         )
@@ -167,6 +170,8 @@ class TrainingData:
         again = (np.diff(asked[order], prepend=-1) == 0) & (np.diff(train.chunks[order], prepend=-1) == 0)
         order = order[~again]
         starts = np.flatnonzero(np.diff(asked[order], prepend=-1))
+        dev_grades = [{corpus.ids.row(c): grade for c, grade in judged.items()} for judged in dev.values()]
+        pool = bulk.pool(dataset)
         rows, values = train.asked[order[starts]], train.chunks[order]
         place = np.empty(len(corpus), dtype=np.int32)
         along = np.lexsort((corpus.starts, corpus.documents))
@@ -177,11 +182,11 @@ class TrainingData:
             chunks=Lines(lambda row: corpus.at(row).content, range(len(corpus))),
             queries=Lines(lambda row: queries.at(row).text, rows),
             positives=Ragged(values, np.append(starts, len(values))),
-            key=hash_of([hashlib.blake2b(part.tobytes()).hexdigest() for part in (
-                queries.contents, corpus.contents, values, rows)]),
+            key=hash_of([dev_grades, *(hashlib.blake2b(part.tobytes()).hexdigest() for part in (
+                queries.contents, corpus.contents, values, rows, pool, corpus.documents))]),
             dev_queries=[dataset.queries[query].text for query in dev],
-            dev_grades=[{corpus.ids.row(c): grade for c, grade in judged.items()} for judged in dev.values()],
-            pool=bulk.pool(dataset),
+            dev_grades=dev_grades,
+            pool=pool,
             document=corpus.documents,
             place=place,
             same=numbered(corpus.contents),

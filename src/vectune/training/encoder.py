@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 Role = Literal["query", "document"]
+GPU_PIECES = (512, 65_536)  # tokens of a piece there
 
 
 @dataclass
@@ -81,6 +82,14 @@ class Encoder:
         packs = self.device.type == "cpu" and not any(_dropouts(model)) and can_pack(transformer)
         self.packed = PackedBert(transformer, dtype) if packs and transformer is not None else None
         self.token_bytes = _token_bytes(model, dtype, numbers=11 if packs else 23)
+
+    def fit_pieces(self, room: float) -> None:
+        """On a GPU pieces as large as ``room`` bytes of activations allow: small ones leave it idle.
+
+        A processor's pieces stay as they are, so that they fit its cache.
+        """
+        if self.device.type != "cpu":
+            self.piece_tokens = int(np.clip(room / self.token_bytes, *GPU_PIECES))
 
     # Texts → tokens
 

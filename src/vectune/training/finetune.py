@@ -19,7 +19,7 @@ import torch
 from vectune import bulk
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
-from vectune.embedders.machine import crowded_note, fast_bf16
+from vectune.embedders.machine import activation_bytes, crowded_note, fast_bf16
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import EmbedOptions
 from vectune.errors import ModelError, TrainingError, UsageError
@@ -153,6 +153,7 @@ class _Whole:
         options, work = self.plan.options, self.plan.work
         share = options.max_minutes / 2 if options.max_minutes else None
         results: list[TuneResult] = []
+        failures: list[str] = []
         for method in METHODS:
             own = dataclasses.replace(options, method=method, max_minutes=share)
             folder = self._folder(method)
@@ -164,17 +165,18 @@ class _Whole:
             try:
                 plan = dataclasses.replace(self.plan, options=own, work=work / f"{method}.work")
                 results.append(plan.into(folder))
-            except ModelError:  # no transformer, so no LoRA; what keeps the model from opening meets the next one, too
-                if method == "full":
+            except (ModelError, TrainingError) as error:  # no transformer, so no LoRA; or the loss diverged
+                if method == METHODS[-1] and not results:
                     raise
+                failures.append(f"{method} failed: {error}")
         best = max(results, key=lambda result: result.dev_after)
         if self.plan.world.first:
             out.parent.mkdir(parents=True, exist_ok=True)
             remove(out)
             best.path.rename(out)
         note = "; ".join(f"{result.method} {result.dev_after:.3f}" for result in results)
-        note = f"auto kept {best.method}: nDCG@10 on dev was {note}."
-        if results[-1].method == "lora":
+        note = " ".join((f"auto kept {best.method}: nDCG@10 on dev was {note}.", *failures))
+        if results[-1].method == "lora" and not failures:
             note += " LoRA gained nothing there, so training every weight was not tried."
         return dataclasses.replace(best, path=out, notes=(*best.notes, note))
 
@@ -185,7 +187,7 @@ class _Whole:
     @cached_property
     def _key(self) -> str:
         dataset, options = self.plan.dataset, self.plan.options
-        found = hashlib.blake2b(hash_of([dataclasses.asdict(options), dataset.qrels]).encode(), digest_size=6)
+        found = hashlib.blake2b(hash_of([options.decisive(), dataset.qrels]).encode(), digest_size=6)
         for text in (query.text for query in dataset.queries.values()):
             found.update(text.encode("utf-8", "surrogatepass"))
         for text in (chunk.content for chunk in dataset.corpus.values()):
@@ -227,21 +229,19 @@ class Tuning:
         if self.options.dimensions:
             check_lengths(self.options.dimensions, base.dim)
         fingerprint = base.fingerprint  # before the weights change
-        lora = add_lora(model, self.options) if self.options.method == "lora" else None
         with dropout_at(model, self.options.dropout), repeatable():
             encoder = Encoder(model, torch.bfloat16 if self.options.precision == "bf16" else torch.float32)
+            encoder.fit_pieces(activation_bytes(self.options.memory_gib, encoder.device.type))
             held = general_texts(self.options.anchor_texts)
             ground, settings = self._prepare(encoder, base)
-            reach = ground.reach
-            notes = [reach.note(ground.dev_before, ground.dev_reaching)] if reach else []
-            notes += truncation_notes(encoder, ground.data, ground.chunks)
-            if ground.data.on_disk:
-                notes = [*notes, f"{bulk.NOTE} No hard negatives are mined."]
+            notes = _truths(encoder, ground)
             for note in filter(None, (*notes, crowded_note())):
                 self.progress.warn(note)
+            anchor = Anchor(encoder, base, held, self.options.anchor, self.options.seed) if held else None
+            # now that the base has embedded all: with additions its vectors would have another place in the cache
+            lora = add_lora(model, self.options) if self.options.method == "lora" else None
             loop = self._loop(encoder, ground, settings, [fingerprint, *held])
-            if held and self.options.anchor:
-                loop.anchor = Anchor(encoder, base, held, self.options.anchor, self.options.seed)
+            loop.anchor = anchor
             start = loop.weights()
             loop.run(ground.dev_before, ground.check_seconds, time.perf_counter() - started)
             weights, dev_after, kept = choose(loop, start, ground.dev_base, self.progress)
@@ -252,8 +252,9 @@ class Tuning:
                     "Set tune.rate to a third of what it is (--explain shows it) or tune.warmup to 0.3 in --config.",
                 )
             loop.put(weights)
-            if reach and kept == "base":
-                model.max_seq_length = reach.own
+            if ground.reach and kept == "base":
+                model.max_seq_length = ground.reach.own
+                notes = [ground.reach.given_up()]
             shorter = _turned(loop, self.options.dimensions) if self.world.first else {}
         result = TuneResult(
             path=out,
@@ -292,7 +293,7 @@ class Tuning:
         steps = max(1, round(settings.epochs * len(batches)))
         checks = options.checks or _checks(ground, steps, settings)
         schedule = Schedule(steps, steps, settings.rate, options.warmup, checks)
-        told = [dataclasses.asdict(options), *depends, data.key]
+        told = [options.decisive(), *depends, data.key]
         teacher, models = self.taught_by
         return Loop(
             encoder,
@@ -343,6 +344,14 @@ def _settle(data: TrainingData, options: TuneOptions, static: bool) -> Settings:
         lora=options.method in ("lora", "auto"),
         static=static,
     )
+
+
+def _truths(encoder: Encoder, ground: Ground) -> list[str]:
+    """What is known about the data before training."""
+    reach = ground.reach
+    notes = [reach.note(ground.dev_before, ground.dev_reaching)] if reach else []
+    notes += truncation_notes(encoder, ground.data, ground.chunks)
+    return [*notes, *[f"{bulk.NOTE} No hard negatives are mined."] * ground.data.on_disk]
 
 
 def _device() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ class Ground:
     Attributes:
         data: what is trained on.
         queries, chunks, dev_queries: tokens of train queries, of all chunks, of dev queries.
-        negatives: mined chunks of each train query, hardest first, -1 for none; shape (queries, up to DEPTH).
+        negatives: mined chunks of each train query, hardest first, -1 for none; shape (queries, depth).
         miner: finds such chunks anew with the model as it is by then; None where none are mined.
         dev: what looks at dev are measured on.
         dev_base: the base's nDCG@10 there, of each query, read as far as the base is set to.
@@ -99,7 +99,7 @@ def prepare(
     query_vectors = base.embed_queries([] if data.on_disk else data.queries)
     mined, miner = np.full((len(data.queries), 0), -1, dtype=np.int64), None
     if settings.negatives:
-        miner = Miner(data, options.negative_margin, progress)
+        miner = Miner(data, options.negative_margin, progress, max(DEPTH, settings.negatives))
         mined = miner(query_vectors, corpus[miner.pool])
     asked, lexical = base.embed_queries(data.dev_queries), BM25(part.chunks)
 
@@ -110,7 +110,7 @@ def prepare(
         before = dev.scores(encoder.embed(dev_queries, dev.queries), encoder.embed(*chunks.at(dev.chunks)))
         return dev, before, time.perf_counter() - started
 
-    most, key = options.dev_chunks or affordable_chunks(data, settings), hash_of([asdict(options), data.key])
+    most, key = options.dev_chunks or affordable_chunks(data, settings), hash_of([options.decisive(), data.key])
     dev, before, seconds = _dev_in_time(look, key, options, most, kept)
     reaching = float(before.mean())
     if reach:
@@ -179,13 +179,14 @@ class Miner:
         data: what is trained on.
         margin: share of the positive's score above which a chunk is taken for an unmarked positive.
         progress: counts queries.
+        depth: chunks for each query.
 
     Attributes:
         pool: chunk indices that are mined, shape (p,).
     """
 
-    def __init__(self, data: TrainingData, margin: float, progress: Progress) -> None:
-        self.data, self.margin, self.progress = data, margin, progress
+    def __init__(self, data: TrainingData, margin: float, progress: Progress, depth: int = DEPTH) -> None:
+        self.data, self.margin, self.progress, self.depth = data, margin, progress, depth
         self.pool: Ints = np.flatnonzero(data.pool)
         self._lexical = BM25([data.chunks[int(chunk)] for chunk in self.pool])
         at = {int(chunk): place for place, chunk in enumerate(self.pool)}
@@ -196,7 +197,7 @@ class Miner:
         ]
 
     def __call__(self, queries: Floats, pool: Floats) -> Ints:
-        """Chunk indices, hardest first, -1 where there are no more; shape (queries, DEPTH).
+        """Chunk indices, hardest first, -1 where there are no more; shape (queries, depth).
 
         Args:
             queries: unit vectors of the train queries, shape (q, d).
@@ -205,7 +206,7 @@ class Miner:
         with self.progress.task("mine negatives", total=len(queries), unit="queries") as task:
             found = mine(
                 queries, self.data.queries, pool, self._lexical, self._positives, self._excluded,
-                DEPTH, margin=self.margin, advance=task.advance,
+                self.depth, margin=self.margin, advance=task.advance,
             )  # fmt: skip
         mined: Ints = np.where(found >= 0, self.pool[found], -1)
         return mined

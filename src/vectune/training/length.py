@@ -45,6 +45,10 @@ class Reach:
             f"{self.now}, {before:.3f} reading {self.own}."
         )
 
+    def given_up(self) -> str:
+        """What it means where the untuned model is kept after all."""
+        return f"The model reads {self.own} tokens, as it is set: reading {self.now} was tried, and nothing gained."
+
 
 def further(encoder: Encoder, chunks: Sequence[str]) -> Reach | None:
     """How far to read instead of the model's own setting; None where that is enough, or all that it can read.

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vectune.embedders.machine import activation_bytes
 from vectune.errors import TrainingError
 from vectune.progress import Progress, Task
 from vectune.training.anchor import Anchor
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 # Takes vectors of queries (b, d) and of chunks (c, d) and the batch they belong to; gives the loss to be minimised.
 Loss = Callable[[Tensor, Tensor, Batch], Tensor]
 Weights = dict[str, Tensor]
+T = TypeVar("T")
 DIVERGED = 2.0  # times the first loss; what a model that knows nothing loses is often above the first, by less
 
 
@@ -114,8 +116,8 @@ class Loop:
         self.schedule, self.folder, self.key, self.options, self.progress = schedule, folder, key, options, progress
         self.world, self.miner = world, miner
         self.anchor: Anchor | None = None  # on general text, where the options name some
-        self.room = options.memory_gib * 2**30  # bytes for activations
-        self.remembered = ChunkMemory(options.remember or 0, batches.masks)
+        self.room = activation_bytes(options.memory_gib, encoder.device.type)
+        self.remembered = ChunkMemory(options.remember, batches.masks)
         self.state = State()
         self._clock, self._times = (0.0, 0.0, 0.0), [0.0]
         self.best: Weights = {}
@@ -148,7 +150,8 @@ class Loop:
             while self.state.step < self.schedule.steps and not self.state.stopped:
                 at = time.perf_counter()
                 self.state.epoch, self.state.position, batch = next(walk)
-                self._step(batch, task, at)
+                if not self._step(batch, task, at):
+                    break
                 self._times.append(time.perf_counter() - at)
                 due = self.schedule.checks_after(self.state.step)
                 if due:
@@ -168,7 +171,8 @@ class Loop:
         """Mine negatives with the model as it is: those that the base found hard are easy by now."""
         if self.miner is None or isinstance(self.queries, StreamedTexts) or isinstance(self.chunks, StreamedTexts):
             return
-        queries, chunks = self.encoder.embed(self.queries), self.encoder.embed(self.chunks, self.miner.pool)
+        texts, pool = (self.queries, self.chunks), self.miner.pool
+        queries, chunks = self._in_memory(lambda: (self.encoder.embed(texts[0]), self.encoder.embed(texts[1], pool)))
         self.batches.negatives = self.world.from_first(self.miner(queries, chunks))
 
     def _fit(self) -> None:
@@ -182,15 +186,16 @@ class Loop:
             self._save()  # the plan came from a clock: a second start must not make another one
             self.progress.event("plan", step=self.state.step, steps=plan.steps, checks=plan.checks)
 
-    def _step(self, batch: Batch, task: Task, started: float) -> None:
+    def _step(self, batch: Batch, task: Task, started: float) -> bool:
+        """Learn from a batch; false where the loss ends the run."""
         rate = self.schedule.rate_at(self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        value = self._backward_in_memory(batch)
+        value = self._in_memory(lambda: self._backward(batch))
         if not math.isfinite(value):
             self._stop(f"the loss became {value} at step {self.state.step + 1}; try a lower rate, or fp32")
             self.optimizer.zero_grad(set_to_none=True)
-            return
+            return False
         if self.anchor is not None and self.world.first:  # gradients of all processes are added up
             self.anchor.backward(self.state.step)
         parameters = list(self.parameters.values())
@@ -209,15 +214,16 @@ class Loop:
             seconds=round(seconds, 3),
         )  # fmt: skip
         task.advance(1, f"loss {value:.3f}, {pairs:.1f} pairs/s, dev {self.state.best:.3f}")
+        return not self.state.diverged
 
     def _stop(self, why: str) -> None:
         self.state.stopped, self.state.diverged = why, True
 
-    def _backward_in_memory(self, batch: Batch) -> float:
-        """Gradients of a batch; where memory runs out, again in smaller pieces, down to a text at a time."""
+    def _in_memory(self, work: Callable[[], T]) -> T:
+        """What the work gives; where memory runs out, it is done again in smaller pieces, down to a text at a time."""
         while True:
             try:
-                return self._backward(batch)
+                return work()
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error) or self.world.size > 1:
                     raise
@@ -240,6 +246,7 @@ class Loop:
         sides = [self._side(self.queries, batch.queries), self._side(self.chunks, batch.chunks)]
         if sum(side.tokens for side in sides) * self.encoder.token_bytes > self.room:
             return self._backward_in_pieces(batch, sides)
+        self._draw_anew()
         queries, chunks = (
             self.world.assembled(self.encoder.vectors(side.texts, side.rows), side.shares) for side in sides
         )
@@ -258,34 +265,38 @@ class Loop:
 
     def _backward_in_pieces(self, batch: Batch, sides: list[Side]) -> float:
         """GradCache (Gao et al., arXiv 2101.06983): vectors first, then each piece again with its vectors' gradient."""
-        states: list[list[Tensor]] = []
         leaves: list[Tensor] = []
         with torch.no_grad():
             for side in sides:
-                states.append([])
-                parts = []
-                for piece in side.pieces(self.encoder):
-                    states[-1].append(torch.get_rng_state())
-                    parts.append(self.encoder.piece(side.texts, side.rows[piece]))
+                parts = [self._piece(side, number, piece) for number, piece in enumerate(side.pieces(self.encoder))]
                 leaves.append(_in_order(parts, list(side.pieces(self.encoder))))
         for leaf in leaves:
             leaf.requires_grad_()
         queries, chunks = (self.world.assembled(leaf, side.shares) for leaf, side in zip(leaves, sides, strict=True))
         value = self._backward_from(queries, chunks, batch)
-        end = torch.get_rng_state()
-        for side, leaf, kept in zip(sides, leaves, states, strict=True):
-            for piece, state in zip(side.pieces(self.encoder), kept, strict=True):
-                torch.set_rng_state(state)  # dropout must draw what it drew the first time
+        for side, leaf in zip(sides, leaves, strict=True):
+            for number, piece in enumerate(side.pieces(self.encoder)):
                 gradient = leaf.grad[torch.from_numpy(piece)] if leaf.grad is not None else None
-                self.encoder.piece(side.texts, side.rows[piece]).backward(gradient)  # type: ignore[no-untyped-call]
-        torch.set_rng_state(end)
+                self._piece(side, number, piece).backward(gradient)  # type: ignore[no-untyped-call]
         return value
+
+    def _piece(self, side: Side, number: int, piece: Ints) -> Tensor:
+        """Vectors of a piece; dropout draws the same whenever the same piece of a step is asked for."""
+        self._draw_anew(number)
+        return self.encoder.piece(side.texts, side.rows[piece])
+
+    def _draw_anew(self, number: int = 0) -> None:
+        """What dropout draws depends on the seed, the step and the piece alone: a checkpoint holds no random state."""
+        if self.options.dropout:
+            torch.manual_seed(hash((self.options.seed, self.state.step, number)) % 2**63)
 
     # Dev
 
     def measure(self) -> NDArray[np.float64]:
         """nDCG@10 of each dev query with the weights as they are."""
-        return self.world.from_first(self.dev.scores(*self.dev_vectors()) if self.world.first else np.zeros(0))
+        return self.world.from_first(
+            self._in_memory(lambda: self.dev.scores(*self.dev_vectors())) if self.world.first else np.zeros(0)
+        )
 
     def dev_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Unit vectors of dev's queries and chunks."""
@@ -341,18 +352,23 @@ class Loop:
         tensors |= self.remembered.tensors() | optimizer_tensors(self.optimizer)
         started, spent, _ = self._clock
         past = spent + time.perf_counter() - started
-        state = {"state": {**vars(self.state), "seconds_before": past}, "schedule": vars(self.schedule)}
+        state = {
+            "state": {**vars(self.state), "seconds_before": past},
+            "schedule": vars(self.schedule),
+            "pieces": [self.room, self.encoder.piece_tokens],
+        }
         save_checkpoint(self.folder / "checkpoint", self.key, state, tensors)
 
     def _resume(self) -> None:
-        found = load_checkpoint(self.folder / "checkpoint", self.key)
+        found = load_checkpoint(self.folder / "checkpoint", self.key, self.encoder.device)
         if found is None:
             return
         state, tensors = found
         self.state, self.schedule = State(**state["state"]), Schedule(**state["schedule"])
+        self.room, self.encoder.piece_tokens = state["pieces"]
         self.put(_part(tensors, "model."))
         self.best, self.average = _part(tensors, "best."), _part(tensors, "average.")
-        self.batches.negatives = tensors["mined.chunks"].numpy()
+        self.batches.negatives = tensors["mined.chunks"].cpu().numpy()
         self.remembered.restore(tensors)
         restore_optimizer(self.optimizer, tensors)
         self.progress.say(f"going on from step {self.state.step} of {self.schedule.steps}")

@@ -84,4 +84,4 @@ class ChunkMemory:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put back what ``tensors`` gave."""
         if "memory.vectors" in tensors:
-            self.chunks, self.vectors = tensors["memory.chunks"].numpy(), tensors["memory.vectors"]
+            self.chunks, self.vectors = tensors["memory.chunks"].cpu().numpy(), tensors["memory.vectors"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -39,7 +39,13 @@ def tune_with(
         from vectune.training.finetune import finetune
 
         return finetune(dataset, out, replace(options, method=method), progress, work, models=models)
-    base = open_embedder(options.model, models, progress=progress)
+    if ignored := unread(method, options):
+        names = ", ".join(f"tune.{name}" for name in ignored)
+        progress.warn(f"{names}: not read by the method '{method}', which works over the base's vectors.")
+    settings = models if behind_api(options.model) else EmbedOptions(
+        precision=options.precision, trust_remote_code=options.trust_remote_code
+    )  # fmt: skip
+    base = open_embedder(options.model, settings, progress=progress)
     result = tune(dataset, out, base, options.seed, progress=progress)
     keep_settings(out, base)
     return result
@@ -54,7 +60,7 @@ def method_for(dataset: RetrievalDataset, options: TuneOptions) -> Method:
     Raises:
         UsageError: the model is behind an API, and the method trains its weights.
     """
-    cut = all(query.writer == "extractive" for query in dataset.queries.values())
+    cut = all(dataset.queries[query].writer == "extractive" for query in dataset.qrels.get("train", ()))
     own = options.method is None and not options.keep_index
     return "blend" if cut and own else checked_method(options)
 
@@ -119,6 +125,20 @@ def over_vectors(method: Method, options: TuneOptions) -> Callable[..., TuneResu
         low_rank = partial(tune_query_encoder, options=QueryOptions(lora_rank=options.lora_rank))
         found |= {"auto": tune_keeping_index, "lora": low_rank}
     return found.get(method)
+
+
+# What the methods over vectors read beside the method; the others' defaults say nothing about a person's wish.
+_READ = ("method", "keep_index", "model", "seed", "precision", "trust_remote_code", "max_minutes", "memory_gib")
+
+
+def unread(method: Method, options: TuneOptions) -> list[str]:
+    """Options that somebody has set and that a method over vectors does not read."""
+    read = {*_READ, *(["both_sides"] if method == "adapter" else []), *(["lora_rank"] if method == "lora" else [])}
+    return [
+        field.name
+        for field in fields(TuneOptions)
+        if field.name not in read and getattr(options, field.name) != field.default
+    ]
 
 
 _STEPS = {

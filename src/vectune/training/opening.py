@@ -50,9 +50,16 @@ def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder
     """The model and the embedder that it is before training.
 
     Raises:
-        ModelError: it does not exist, cannot be opened safely, or has nothing that can be trained.
+        ModelError: it does not exist, cannot be opened safely, has nothing that can be trained, or is two encoders.
     """
+    from sentence_transformers.base.modules import Router
+
     model = load_model(options.model, trust_remote_code=options.trust_remote_code)
+    if isinstance(model[0], Router):
+        raise ModelError(
+            f"{options.model}: queries and documents take different ways through it, and one is all that is tuned.",
+            "Tune the model that it was made over, or use --method adapter, which works over any embedder.",
+        )
     if not any(p.requires_grad for p in model.parameters()):
         raise ModelError(f"{options.model}: the model has no weights that can be trained.")
     embedder = LocalEmbedder(

@@ -5,13 +5,23 @@ Loads no torch: the command line and the configuration read it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from math import inf
+from typing import Any, Literal
 
 from vectune.embedders.models import DEFAULT_MODEL
+from vectune.errors import UsageError
 
 Method = Literal["full", "lora", "auto", "adapter", "query", "blend"]
 Precision = Literal["auto", "fp32", "bf16"]
+BOUNDS = {
+    "seed": (0, inf), "batch": (1, inf), "negatives": (0, inf), "negative_margin": (0, inf), "refresh": (0, inf),
+    "remember": (0, inf), "anchor": (0, inf), "teacher_weight": (0, 1), "dropout": (0, 0.99), "weight_decay": (0, inf),
+    "warmup": (0, 1), "memory_gib": (0, inf), "dev_chunks": (1, inf), "checks": (1, inf), "patience": (0, inf),
+    "checkpoint_seconds": (0, inf), "lora_rank": (1, inf), "lora_alpha": (1, inf),
+}  # fmt: skip
+ABOVE_NOTHING = ("epochs", "rate", "temperature", "max_minutes")
+INDECISIVE = ("memory_gib", "checkpoint_seconds", "track")
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,6 @@ class TuneOptions:
         negative_margin: a mined chunk that scores above this share of the positive's score is taken for a positive.
         refresh: times that negatives are mined anew with the model as it is by then, evenly over the run.
         remember: chunks of the last steps that stay further negatives, with the vectors they had; 0 for none.
-            None: from the data.
         temperature: cosines are divided by it before the softmax.
         symmetric: let each chunk find its query among the queries as well.
         dimensions: lengths that vectors shall be cut to (Matryoshka), largest first: these prefixes are trained besides
@@ -54,6 +63,7 @@ class TuneOptions:
             beyond it, and the model's positions allow more, a model that is tuned whole reads up to twice as far.
         precision: ``auto`` takes bfloat16 where a short measurement finds it faster.
         memory_gib: activations of a step may take about this much; larger batches go through in pieces (GradCache).
+            None: an eighth of the memory, from 1 to 3 GiB; a quarter of a GPU's.
         gradient_checkpointing: recompute activations in the backward pass; for large models.
         dev_chunks: chunks that the dev queries are searched among while training. None: 200 to 1,000, so that looks
             at dev take about a third of the time that the steps take.
@@ -78,7 +88,7 @@ class TuneOptions:
     negatives: int | None = None
     negative_margin: float = 0.95
     refresh: int = 0
-    remember: int | None = None
+    remember: int = 0
     temperature: float = 0.05
     symmetric: bool = True
     dimensions: tuple[int, ...] = ()
@@ -92,7 +102,7 @@ class TuneOptions:
     max_minutes: float | None = None
     max_length: int | None = None
     precision: Precision = "auto"
-    memory_gib: float = 1.0
+    memory_gib: float | None = None
     gradient_checkpointing: bool = False
     dev_chunks: int | None = None
     checks: int | None = None
@@ -102,3 +112,25 @@ class TuneOptions:
     lora_alpha: int | None = None
     trust_remote_code: bool = False
     track: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every number.
+
+        Raises:
+            UsageError: one that makes no sense, with what is allowed.
+        """
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                allowed = f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
+                raise UsageError(f"tune.{name}: {value:g}: expected {allowed}.")
+        for name in ABOVE_NOTHING:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"tune.{name}: {value:g}: expected more than 0.")
+        if self.anchor_texts is not None and not self.anchor:
+            raise UsageError("tune.anchor_texts: the anchor has no weight.", "Set tune.anchor too, to 0.1 for example.")
+
+    def decisive(self) -> dict[str, Any]:
+        """What the weights depend on: all but what may change between a killed run and its next start."""
+        return {name: value for name, value in asdict(self).items() if name not in INDECISIVE}
