@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ from vectune.errors import (
     TrainingError,
     UsageError,
 )
+from vectune.evaluation import evaluate
 from vectune.progress import Progress
+from vectune.splits import with_dev
 from vectune.training import opening
 from vectune.training.encoder import Encoder
 from vectune.training.finetune import Tuning, explain, finetune
@@ -416,7 +419,10 @@ def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:
     result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, method="auto", epochs=1))
     assert result.path == tmp_path / "out"
     assert (result.path / "model.safetensors").exists()
-    assert any("auto kept" in note for note in result.notes)
+    told = re.fullmatch(r"auto kept (\w+): nDCG@10 on dev was lora ([\d.]+); full ([\d.]+)\.", result.notes[-1])
+    assert told is not None and told[1] == ("lora" if float(told[2]) >= float(told[3]) else "full")
+    board = evaluate(with_dev(small_dataset()), [str(result.path)], "dev").rows[0]  # among all chunks
+    assert board.measures["nDCG@10"] == pytest.approx(max(float(told[2]), float(told[3])), abs=1e-2)  # in bf16
 
 
 def test_auto_keeps_what_it_has_where_the_next_method_fails(

@@ -92,7 +92,7 @@ def test_large_corpora_are_judged_by_a_sample_that_holds_the_answers(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = finetune(worded(), tmp_path / "whole", options(tiny_bert))
-    monkeypatch.setattr(blend, "MOST_CHUNKS", 10)
+    monkeypatch.setattr(blend, "MANY", 10)
     sampled = finetune(worded(), tmp_path / "sampled", options(tiny_bert))
     assert "among 96 chunks" in whole.notes[-1]
     dev = len(with_dev(worded(), 0).qrels["dev"])

@@ -25,8 +25,9 @@ from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, write_json, writing
 from vectune.splits import with_dev
 from vectune.tail import fit_tail
+from vectune.training.dev import MANY
 from vectune.training.folders import marker
-from vectune.training.problem import Positives, ndcg_at_10, spread
+from vectune.training.problem import Positives, ndcg_among, spread
 from vectune.training.result import TuneResult
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
 
 UNLABELLED_WEIGHT = 0.2  # see docs/unlabelled.md for how it was chosen
 MOST_QUERIES = 2_000  # of train that help to choose one number
-MOST_CHUNKS = 200_000  # that queries are judged among, besides their own
 FEW = 30  # judged queries below which the constant is the better choice
-_BLOCK = 256
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
 
 
@@ -181,7 +180,7 @@ def _write_over(model: Path, blend: Blend | None, result: TuneResult) -> None:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Judged queries among chunks of the corpus: all, or ``MOST_CHUNKS`` and the judged ones.
+    """Judged queries among chunks of the corpus: all, or ``MANY`` and the judged ones.
 
     Attributes:
         blend: fitted to the corpus, at weight 0.
@@ -201,7 +200,7 @@ class _Judged:
 
     def scores(self, weight: float) -> NDArray[np.float64]:
         """nDCG@10 of every query, shape (len(self.texts),)."""
-        return _ndcg(self.blend.weighing(weight).queries(self.vectors, self.texts), self.documents, self.positives)
+        return ndcg_among(self.blend.weighing(weight).queries(self.vectors, self.texts), self.documents, self.positives)
 
     def dev_score(self, weight: float) -> float:
         return float(self.scores(weight)[: self.dev].mean()) if self.dev else 0.0
@@ -209,21 +208,14 @@ class _Judged:
     def dev_score_of(self, other: Embedder) -> float:
         """What another embedder has on dev, among the same chunks."""
         queries, documents = other.embed_queries(self.texts[: self.dev]), other.embed_documents(self.contents)
-        return float(_ndcg(queries, documents, self.positives.take(slice(0, self.dev))).mean()) if self.dev else 0.0
+        return (
+            float(ndcg_among(queries, documents, self.positives.take(slice(0, self.dev))).mean()) if self.dev else 0.0
+        )
 
     def describe(self, weight: float) -> dict[str, float]:
         """For ``chosen`` in the result."""
         tail = self.blend.tail
         return {"weight": weight, "tail": tail.dim, "dim": self.blend.dim, "words": len(tail.vocabulary)}
-
-
-def _ndcg(queries: Vectors, documents: Vectors, positives: Positives) -> NDArray[np.float64]:
-    """nDCG@10 of every query, shape (len(queries),); a block of them at a time."""
-    parts = [
-        ndcg_at_10(queries[start : start + _BLOCK] @ documents.T, positives.take(slice(start, start + _BLOCK)))
-        for start in range(0, len(queries), _BLOCK)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _judged(
@@ -251,7 +243,7 @@ def _judged(
     vectors = embedder.embed_queries(texts) if texts else np.zeros((0, embedder.dim), np.float32)
     place = {key: row for row, key in enumerate(dataset.corpus)}
     answers = [place[chunk] for judged in qrels.values() for chunk in judged]
-    rows = np.union1d(spread(len(contents), MOST_CHUNKS), np.array(answers, np.int64)).tolist()
+    rows = np.union1d(spread(len(contents), MANY), np.array(answers, np.int64)).tolist()
     at = {row: new for new, row in enumerate(rows)}
     positives = Positives.of(
         [{at[place[chunk]]: grade for chunk, grade in judged.items()} for judged in qrels.values()]

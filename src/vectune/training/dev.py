@@ -14,14 +14,19 @@ import numpy as np
 
 from vectune.lexical import BM25, fuse
 from vectune.training.data import TrainingData
+from vectune.training.problem import Positives, ndcg_among, spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from vectune.dataset import RetrievalDataset
+    from vectune.protocols import Embedder
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int64]
 
 CUTOFF = 10
+MANY = 200_000  # chunks that whole corpora are looked at by
 MAX_QUERIES = 500  # enough to tell states apart, and little beside a training step on most machines
 
 
@@ -56,6 +61,19 @@ def ndcg(scores: Floats, grades: NDArray[np.int16], cutoff: int = CUTOFF) -> NDA
     ideal = (-np.sort(-grades.astype(np.int64), axis=1)[:, :cutoff] * discount).sum(axis=1)
     found: NDArray[np.float64] = np.divide(gained, ideal, out=np.zeros(len(scores)), where=ideal > 0)
     return found
+
+
+def whole_dev(dataset: RetrievalDataset, embedder: Embedder) -> float:
+    """nDCG@10 on dev of an embedder, the mean over its queries, among all chunks or ``MANY`` and the judged ones."""
+    dev, place = dataset.split("dev"), {key: row for row, key in enumerate(dataset.corpus)}
+    judged = [place[chunk] for grades in dev.values() for chunk in grades]
+    rows = np.union1d(spread(len(place), MANY), np.array(judged, dtype=np.int64))
+    at = {int(row): new for new, row in enumerate(rows)}
+    positives = Positives.of([{at[place[chunk]]: grade for chunk, grade in own.items()} for own in dev.values()])
+    contents = [chunk.content for chunk in dataset.corpus.values()]
+    documents = embedder.embed_documents([contents[row] for row in rows])
+    queries = embedder.embed_queries([dataset.queries[key].text for key in dev])
+    return float(ndcg_among(queries, documents, positives).mean())
 
 
 def dev_sample(data: TrainingData, queries: Floats, corpus: Floats, lexical: BM25, most: int, seed: int) -> DevSample:

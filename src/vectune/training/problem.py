@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 SMALL_POOL = 64  # with fewer chunks in judged documents, documents without judgments give negatives too
+BLOCK = 256  # queries that are scored at a time
 CANDIDATES = 10_000  # chunks that held-out queries are searched among, at most
 
 
@@ -205,6 +206,15 @@ def ndcg_at_10(scores: NDArray[Any], positives: Positives) -> NDArray[np.float64
     gains = (positives.weights * found / np.log2(np.maximum(ranks, 0) + 2)).sum(axis=1)
     ideal = -np.sort(-positives.weights, axis=1)[:, :10]
     return np.asarray(gains / (ideal / np.log2(np.arange(ideal.shape[1]) + 2)).sum(axis=1), dtype=np.float64)
+
+
+def ndcg_among(queries: Vectors, documents: Vectors, positives: Positives) -> NDArray[np.float64]:
+    """nDCG@10 of each query's vector among the documents' vectors, shape (len(queries),); a block at a time."""
+    parts = [
+        ndcg_at_10(queries[start : start + BLOCK] @ documents.T, positives.take(slice(start, start + BLOCK)))
+        for start in range(0, len(queries), BLOCK)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _tied_behind(own: NDArray[Any], real: NDArray[np.bool_]) -> NDArray[np.int32]:
