@@ -22,6 +22,7 @@ from pdfs import make_pdf
 from vectune.cli.app import app
 from vectune.config import Config
 from vectune.errors import MissingExtraError
+from vectune.metrics import DEFAULT_MEASURES
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -251,3 +252,17 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "→" in over_functions[0] and over_functions[-1] == "(1, 64)"
     log = carry_out(ROOT / "docs/how-to/own-queries.md", skipping=("vectune",))
     assert log == ["1 train queries, 2 chunks"]
+
+
+def test_the_measures_of_a_board_are_explained() -> None:
+    told = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "numbers.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(DEFAULT_MEASURES) <= set(told)
+
+
+def test_every_part_of_the_report_is_explained() -> None:
+    page = ROOT / "src" / "vectune" / "report" / "templates" / "report.html"
+    titles = re.findall(r"<h2[^>]*>([^<]+?)\s*<", page.read_text(encoding="utf-8"))
+    told = " ".join((ROOT / "docs" / "how-to" / "read-the-report.md").read_text(encoding="utf-8").split())
+    assert len(titles) > 10
+    for title in titles:
+        assert f"**{title}" in told or f"**{title.lower()}" in told, title
