@@ -498,6 +498,11 @@ def test_auto_trains_every_weight_where_there_is_no_transformer(tiny_static: Pat
     assert result.dev_after > result.dev_before
 
 
+def test_explain_knows_a_table_of_word_vectors(tiny_static: Path) -> None:
+    reasons = {what: value for what, value, _ in explain(small_dataset(), TuneOptions(model=str(tiny_static)))}
+    assert reasons["rate"] == "0.005" and "max_length" not in reasons
+
+
 def test_explain_gives_a_reason_for_everything(tiny_bert: Path) -> None:
     reasons = {what: (value, why) for what, value, why in explain(small_dataset(), TuneOptions(rate=3e-5))}
     assert {"epochs", "batch", "rate", "negatives", "precision", "dev", "pool"} <= reasons.keys()

@@ -57,6 +57,15 @@ def model_path(name: str) -> str:
     return hub_id
 
 
+def is_static(name: str) -> bool:
+    """Whether the folder of a model says that it is a table of word vectors; False where it is not on this machine."""
+    try:
+        modules = json.loads((Path(model_path(name)) / "modules.json").read_text(encoding="utf-8"))
+    except (ModelError, OSError, ValueError):
+        return False
+    return any(str(module.get("type")).endswith("StaticEmbedding") for module in modules)
+
+
 def _cached_on_disk(hub_id: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError

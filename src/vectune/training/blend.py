@@ -29,6 +29,7 @@ from vectune.training.dev import MANY
 from vectune.training.folders import marker
 from vectune.training.problem import Positives, ndcg_among, spread
 from vectune.training.result import TuneResult
+from vectune.training.saving import told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -163,19 +164,13 @@ def tail_behind(
 
 def _write_over(model: Path, blend: Blend | None, result: TuneResult) -> None:
     """The artifact folder: the tuned model's with other words on it, or a blend's with the tuned model inside."""
-    told = {
-        **read_json(model / ARTIFACT_FILE),
-        "dev": {"before": result.dev_before, "after": result.dev_after},
-        "chosen": result.chosen,
-        "notes": list(result.notes),
-        "seconds": result.seconds,
-    }
+    kept = {**read_json(model / ARTIFACT_FILE), **told(result)}
     with writing(result.path) as beside:
         shutil.copytree(model, beside if blend is None else beside / INNER)
         if blend is not None:
             blend.save(beside)
-            told["kind"] = "blend"
-        write_json(beside / ARTIFACT_FILE, told)
+            kept["kind"] = "blend"
+        write_json(beside / ARTIFACT_FILE, kept)
 
 
 @dataclass(frozen=True)

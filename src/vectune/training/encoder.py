@@ -144,10 +144,7 @@ class Encoder:
     def vectors(self, texts: Texts, rows: Ints) -> Tensor:
         """Unit vectors of these rows, with gradients where they are enabled; float32 of shape (len(rows), dim)."""
         pieces = list(self.pieces(texts, rows))
-        found = torch.cat([self.piece(texts, rows[piece]) for piece in pieces])
-        back = torch.empty(len(rows), dtype=torch.long)
-        back[torch.from_numpy(np.concatenate(pieces))] = torch.arange(len(rows))
-        return found[back.to(found.device)]
+        return in_order([self.piece(texts, rows[piece]) for piece in pieces], pieces)
 
     def pieces(self, texts: Texts, rows: Ints) -> Iterator[Ints]:
         """Positions within ``rows``, longest texts first, cut so that a piece with its padding fits the budget."""
@@ -218,6 +215,12 @@ class Encoder:
                 table[mask] = values[where]
                 features[key] = torch.from_numpy(table)
         return features
+
+
+def in_order(parts: list[Tensor], pieces: list[Ints]) -> Tensor:
+    """The pieces' vectors in the order of the rows that the pieces were cut from."""
+    back = np.argsort(np.concatenate(pieces), kind="stable")
+    return torch.cat(parts)[torch.from_numpy(back).to(parts[0].device)]
 
 
 def _token_bytes(model: SentenceTransformer, dtype: torch.dtype, numbers: int) -> int:

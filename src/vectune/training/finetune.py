@@ -20,7 +20,7 @@ from vectune import bulk
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.machine import activation_bytes, crowded_note, fast_bf16
-from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.models import ARTIFACT_FILE, is_static
 from vectune.embedders.options import EmbedOptions
 from vectune.errors import ModelError, TrainingError, UsageError
 from vectune.progress import SILENT, Progress
@@ -44,7 +44,7 @@ from vectune.training.opening import add_lora, dropout_at, merge_lora, open_mode
 from vectune.training.options import Method, TuneOptions
 from vectune.training.problem import spread
 from vectune.training.result import TuneResult
-from vectune.training.saving import read_result, save_artifact
+from vectune.training.saving import read_result, retell, save_artifact
 from vectune.training.schedule import Schedule
 from vectune.training.teachers import open_teacher
 from vectune.training.tracking import TrackedProgress
@@ -112,12 +112,13 @@ def explain(dataset: RetrievalDataset, options: TuneOptions = TuneOptions()) -> 
         DatasetError: too little to train on.
     """
     data = TrainingData.of(with_dev(dataset, options.seed))
-    settings = _settle(data, options, static=False)
+    static = is_static(options.model)
+    settings = _settle(data, options, static)
     arithmetic = options.precision if options.precision != "auto" else "bf16" if fast_bf16(_device()) else "fp32"
     return [
         *settings.why,
         ("precision", arithmetic, "as asked" if options.precision != "auto" else "measured on this machine"),
-        ("max_length", *_length(options)),
+        *([] if static else [("max_length", *_length(options))]),
         ("dev", f"{len(data.dev_queries)} queries", f"cut by document; {len(data.queries)} queries are left to train"),
         ("pool", f"{int(data.pool.sum())} chunks", f"of {len(data.chunks)}: none of dev's and test's documents"),
         *([("tail", f"{BlendOptions().dimensions} at most", "behind the vectors, where dev gains")] * options.tail),
@@ -172,15 +173,17 @@ class _Whole:
                 failures.append(f"{method} failed: {error}")
         values = self._on_dev(results)
         best = results[values.index(max(values))]
-        if self.plan.world.first:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            remove(out)
-            best.path.rename(out)
         note = "; ".join(f"{result.method} {value:.3f}" for result, value in zip(results, values, strict=True))
         note = " ".join((f"auto kept {best.method}: nDCG@10 on dev was {note}.", *failures))
         if results[-1].method == "lora" and not failures:
             note += " LoRA gained nothing there, so training every weight was not tried."
-        return dataclasses.replace(best, path=out, notes=(*best.notes, note))
+        result = dataclasses.replace(best, path=out, notes=(*best.notes, note))
+        if self.plan.world.first:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            remove(out)
+            best.path.rename(out)
+            retell(result)
+        return result
 
     def _on_dev(self, results: list[TuneResult]) -> list[float]:
         """What decides between methods: dev among all chunks, where they are in memory.

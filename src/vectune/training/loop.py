@@ -22,7 +22,7 @@ from vectune.training.batches import Batch, Batches
 from vectune.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from vectune.training.dev import DevSample
 from vectune.training.distributed import ALONE, World
-from vectune.training.encoder import Encoder, Texts
+from vectune.training.encoder import Encoder, Texts, in_order
 from vectune.training.ground import Miner
 from vectune.training.memory import ChunkMemory
 from vectune.training.options import TuneOptions
@@ -269,7 +269,7 @@ class Loop:
         with torch.no_grad():
             for side in sides:
                 parts = [self._piece(side, number, piece) for number, piece in enumerate(side.pieces(self.encoder))]
-                leaves.append(_in_order(parts, list(side.pieces(self.encoder))))
+                leaves.append(in_order(parts, list(side.pieces(self.encoder))))
         for leaf in leaves:
             leaf.requires_grad_()
         queries, chunks = (self.world.assembled(leaf, side.shares) for leaf, side in zip(leaves, sides, strict=True))
@@ -401,11 +401,6 @@ class Side:
     def pieces(self, encoder: Encoder) -> Iterator[Ints]:
         """Positions in ``rows``, piece by piece."""
         return encoder.pieces(self.texts, self.rows)
-
-
-def _in_order(parts: list[Tensor], pieces: list[Ints]) -> Tensor:
-    back = np.argsort(np.concatenate(pieces), kind="stable")
-    return torch.cat(parts)[torch.from_numpy(back).to(parts[0].device)]
 
 
 def _out_of_memory(error: BaseException) -> bool:

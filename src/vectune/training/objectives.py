@@ -41,21 +41,16 @@ def info_nce(
     return (loss + cross_entropy(scores[:, targets].T.masked_fill(same, float("-inf")), own)) / 2
 
 
-def distillation(
-    queries: Tensor, chunks: Tensor, teacher: Tensor, masked: Tensor | None = None, temperature: float = 0.05
-) -> Tensor:
+def distillation(queries: Tensor, chunks: Tensor, teacher: Tensor, temperature: float = 0.05) -> Tensor:
     """Kullback-Leibler divergence from the teacher's distribution over the batch's chunks to the model's.
 
     Args:
         queries: unit vectors, shape (b, d).
         chunks: unit vectors, shape (c, d).
         teacher: the teacher's scores, already divided by its own temperature, shape (b, c).
-        masked: chunks that a query's distribution leaves out, shape (b, c).
         temperature: of the model's cosines.
     """
     scores = queries @ chunks.T / temperature
-    if masked is not None:  # a large negative number rather than -inf: 0 · inf is not 0
-        scores, teacher = scores.masked_fill(masked, -1e4), teacher.masked_fill(masked, -1e4)
     return kl_div(log_softmax(scores, -1), softmax(teacher, -1), reduction="batchmean")
 
 

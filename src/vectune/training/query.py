@@ -11,6 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ from vectune.training.choice import mixture
 from vectune.training.encoder import Encoder, Texts
 from vectune.training.folders import local_model, write_adapter, write_query_encoder
 from vectune.training.ladder import PoolSoftmax
-from vectune.training.opening import add_lora
+from vectune.training.opening import add_lora, dropout_at
 from vectune.training.options import TuneOptions
 from vectune.training.problem import Fold, Problem, problem_of, spread, trained_queries
 from vectune.training.result import TuneResult
@@ -405,7 +406,8 @@ class _Tuning:
     ) -> None:
         self.problem, self.model, self.settings, self.seed = problem, model, climbed.settings, seed
         self.options, self.progress, self.epochs = options, progress, options.epochs
-        self.restore = without_dropout(model)
+        self.off = ExitStack()
+        self.off.enter_context(dropout_at(model, 0.0))
         self.lora = None if options.lora_rank is None else add_lora(model, TuneOptions(lora_rank=options.lora_rank))
         self.rate = options.rate if self.lora is None else 10 * options.rate  # the additions start at nothing
         self.encoder = Encoder(model, torch.bfloat16 if fast_bf16(model.device.type) else torch.float32)
@@ -528,7 +530,7 @@ class _Tuning:
         """The model, in eval mode, with the dropout it came with, and additions added to its weights."""
         if self.lora is not None:
             self.lora.merge_and_unload()
-        self.restore()
+        self.off.close()
         return self.model.eval()
 
 
@@ -561,16 +563,3 @@ class _Order:
             self.left = self.rng.permutation(self.count)
         rows, self.left = self.left[: self.batch], self.left[self.batch :]
         return rows
-
-
-def without_dropout(model: SentenceTransformer) -> Callable[[], None]:
-    """Switch dropout off, which makes attention several times faster; call the result to have it back."""
-    before = [(module, module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-    for module, _ in before:
-        module.p = 0.0
-
-    def restore() -> None:
-        for module, value in before:
-            module.p = value
-
-    return restore

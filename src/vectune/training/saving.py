@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vectune.embedders.loading import without_bars
 from vectune.embedders.models import ARTIFACT_FILE
-from vectune.runs import Json, versions, writing
+from vectune.runs import Json, versions, write_json, writing
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -38,6 +38,22 @@ def save_artifact(
         (beside / "README.md").write_text(_card(result), encoding="utf-8")
 
 
+def told(result: TuneResult) -> Json:
+    """What vectune.json says of how it went."""
+    return {
+        "dev": {"before": result.dev_before, "after": result.dev_after},
+        "chosen": result.chosen,
+        "notes": list(result.notes),
+        "seconds": result.seconds,
+    }
+
+
+def retell(result: TuneResult) -> None:
+    """Put what is known by now into a finished folder."""
+    file = result.path / ARTIFACT_FILE
+    write_json(file, {**json.loads(file.read_text(encoding="utf-8")), **told(result)})
+
+
 def _marker(result: TuneResult, options: TuneOptions) -> Json:
     return {
         "kind": result.method,
@@ -46,10 +62,7 @@ def _marker(result: TuneResult, options: TuneOptions) -> Json:
         "vectune": versions().get("vectune", ""),
         "method": result.method,
         "options": dataclasses.asdict(options),
-        "dev": {"before": result.dev_before, "after": result.dev_after},
-        "chosen": result.chosen,
-        "notes": list(result.notes),
-        "seconds": result.seconds,
+        **told(result),
     }
 
 
