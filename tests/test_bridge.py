@@ -11,7 +11,7 @@ from spaces import TableEmbedder, turned_space, unit
 from vectune.adapters import load_adapter, open_artifact
 from vectune.bridge import MOVED, BridgeOptions, build_bridge
 from vectune.dataset import RetrievalDataset
-from vectune.errors import DatasetError, FingerprintError
+from vectune.errors import DatasetError, FingerprintError, UsageError
 from vectune.training.problem import Positives, judged_rows, ndcg_at_10
 from vectune.training.spaces import pieces_of
 from vectune.words import WordMap
@@ -174,3 +174,9 @@ def test_pieces_teach_what_a_small_sample_cannot(tmp_path: Path) -> None:
         for found in [build_bridge(old, new, dataset, tmp_path / str(pieces), 0, BridgeOptions(0.5, pieces=pieces))]
     ]
     assert 1 - faithful[1] < 0.5 * (1 - faithful[0])
+
+
+def test_one_model_needs_no_bridge_to_itself(tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.1)
+    with pytest.raises(UsageError, match="are one model"):
+        build_bridge(old, old, dataset, tmp_path / "out", 0, HALF)

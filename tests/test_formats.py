@@ -215,6 +215,7 @@ def test_what_is_exported_can_be_imported(tmp_path: Path, format: formats.Format
     dataset = make_dataset()
     train = dataset.qrels["train"]
     dataset.qrels["test"] = {key: train.pop(key) for key in list(train)[:10]}
+    dataset.qrels["dev"] = {key: train.pop(key) for key in list(train)[:5]}
     path = tmp_path / ("out" if format in ("beir", "hf", "llama-index") else f"out.{format}")
     export_dataset(dataset, path, format)
     again = open_dataset(path)
@@ -222,6 +223,13 @@ def test_what_is_exported_can_be_imported(tmp_path: Path, format: formats.Format
     if format in ("hf", "llama-index"):  # they know no titles: the chunk's content is its text
         expected = {(split, query, f"Title {query.split()[1]} {text}", grade) for split, query, text, grade in expected}
     assert pairs(again) == expected
+
+
+def test_two_files_of_one_split_are_not_mixed_up(tmp_path: Path) -> None:
+    for name in ("train_a", "train_b"):
+        write(tmp_path / f"{name}.json", llama_index())
+    with pytest.raises(DatasetError, match=r"train_a\.json and train_b\.json are both of the split 'train'"):
+        open_dataset(tmp_path)
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:

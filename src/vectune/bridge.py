@@ -25,6 +25,7 @@ from vectune import __version__
 from vectune.adapters import Adapter, Kind, StoredAdapter, composed, save_adapter
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE
+from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.training.adapter import FEW, Candidates, Climbed, LadderOptions, Starts, average, climb, fit_all, leads
@@ -127,8 +128,11 @@ def build_bridge(
     Raises:
         DatasetError: no train split, or under 10 chunks.
         OutputError: ``out`` holds something else.
+        UsageError: both are the same model.
     """
     check_output(out, ARTIFACT_FILE)
+    if old.fingerprint == new.fingerprint:
+        raise UsageError(f"'{old.name}' and '{new.name}' are one model: their vectors are the same already.")
     started = time.perf_counter()
     ground = TwoSpaces.of(old, new, dataset, seed, options)
     found = replace(learn(ground, seed, progress), seconds=time.perf_counter() - started)

@@ -144,6 +144,9 @@ def config_from(values: Json, origin: str) -> Config:
         config = TypeAdapter(Config).validate_python(values)
     except ValidationError as error:
         problems += [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+    except UsageError as error:  # a number that makes no sense
+        error.args = (f"{origin}: {error}",)
+        raise
     if problems:
         raise UsageError(f"{origin}: " + "; ".join(problems))
     return config

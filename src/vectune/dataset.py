@@ -72,7 +72,7 @@ class RetrievalDataset:
         if not self.qrels.get(split):
             have = ", ".join(name for name in self.qrels if self.qrels[name]) or "none"
             raise DatasetError(
-                f"the dataset '{self.name}' has no judgments for the split '{split}' (it has: {have}).",
+                f"the dataset '{self.path or self.name}' has no judgments for the split '{split}' (it has: {have}).",
                 f"Add qrels/{split}.tsv, or name another split.",
             )
         return self.qrels[split]

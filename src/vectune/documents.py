@@ -177,7 +177,10 @@ def _matches(relative: Path, globs: Iterable[str]) -> bool:
 def _nothing(paths: Sequence[str | Path], skipped: list[Skipped]) -> tuple[str, str]:
     named = ", ".join(str(path) for path in paths)
     if not skipped:
-        return f"{named}: no files to read.", "Hidden files do not count; check --include and --exclude."
+        return (
+            f"{named}: no files to read.",
+            "Hidden files do not count; [documents] include and exclude in a configuration choose among the others.",
+        )
     reasons = "; ".join(f"{skip.source}: {skip.reason}" for skip in skipped[:5])
     more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
     return f"{named}: none of the files could be read ({reasons}{more}).", "Name files that hold text."

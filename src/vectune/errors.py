@@ -101,7 +101,7 @@ class FingerprintError(ModelError):
 class OutputError(UsageError):
     """The output path holds something that vectune did not write, or cannot be created."""
 
-    hint = "Choose another --out, or remove what is there yourself."
+    hint = "Choose another place, or remove what is there yourself."
 
 
 class MissingExtraError(UsageError):

@@ -17,7 +17,7 @@ from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
 from vectune.records import Chunk, Query
 from vectune.runs import Json, writing
-from vectune.tables import SPLIT_NAMES, SYNONYMS, Row, Table
+from vectune.tables import SPLIT_NAMES, SYNONYMS, Row, Table, guess_columns
 
 Format = Literal["beir", "llama-index", "csv", "tsv", "jsonl", "parquet", "hf"]
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -49,6 +49,20 @@ def open_dataset(path: str | Path, *, skip_malformed: bool = False) -> Retrieval
     raise DatasetError(f"{path}: not a known format.", f"Known are folders, .json, {', '.join(TABLES)}.")
 
 
+def holds_labels(path: Path) -> bool:
+    """Whether a path is data with queries, and not documents: it would be strange to cut queries from their queries."""
+    if path.is_dir():
+        names = {entry.name for entry in path.iterdir()}
+        return bool(names & {"queries.jsonl", "qrels", "dataset_dict.json"})
+    if path.suffix.lower() not in TABLES:
+        return path.suffix.lower() == ".json" and _is_llama_index(path)
+    try:
+        _, first = next(iter(_rows(path, Table(path))), (0, {}))
+        return {"query", "positive"} <= guess_columns(list(first), path).keys()
+    except DatasetError:
+        return False
+
+
 def _open_folder(path: Path, skip_malformed: bool) -> RetrievalDataset:
     names = {entry.name for entry in path.iterdir()}
     if names & {"corpus.jsonl", "queries.jsonl", "qrels", "dataset.json"}:
@@ -57,18 +71,44 @@ def _open_folder(path: Path, skip_malformed: bool) -> RetrievalDataset:
         return _open_hugging_face(path, skip_malformed)
     json_files = sorted(entry for entry in path.glob("*.json") if _is_llama_index(entry))
     if json_files:
-        return _open_llama_index({_split_of(file, many=len(json_files) > 1): file for file in json_files}, path.name)
+        return _open_llama_index(_llama_index_splits(json_files), path.name)
     files = {file: _split_of(file) for file in sorted(path.iterdir()) if file.suffix.lower() in TABLES}
     if files:
         return _open_tables(files, path, skip_malformed)
     raise DatasetError(f"{path}: the folder holds no dataset.", "Expected corpus.jsonl, queries.jsonl and qrels/.")
 
 
-def _split_of(file: Path, many: bool = True) -> str:
-    """The split that a file's name tells; LlamaIndex's ``val`` is what it tests on."""
-    words = file.stem.lower().replace("-", "_").split("_")
-    found = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
-    return "test" if many and found == "dev" and file.suffix == ".json" else found
+def _words(file: Path) -> list[str]:
+    return file.stem.lower().replace("-", "_").split("_")
+
+
+def _split_of(file: Path) -> str:
+    """The split that a file's name tells."""
+    return next((SPLIT_NAMES[word] for word in _words(file) if word in SPLIT_NAMES), "train")
+
+
+def _llama_index_splits(files: list[Path]) -> dict[str, Path]:
+    """The file of each split; LlamaIndex's ``val`` is what it tests on, where nothing else is.
+
+    Raises:
+        DatasetError: two files are of one split.
+    """
+    if len(files) == 1:
+        return {_split_of(files[0]): files[0]}
+    tested = any(_split_of(file) == "test" for file in files)
+    found: dict[str, Path] = {}
+    for file in files:
+        split = _split_of(file)
+        if split == "dev" and not tested and "dev" not in _words(file):
+            split = "test"
+        if split in found:
+            raise DatasetError(
+                f"{found[split].name} and {file.name} are both of the split '{split}'.",
+                "Name them train, dev (or val) and test.",
+                path=file.parent,
+            )
+        found[split] = file
+    return found
 
 
 # LlamaIndex

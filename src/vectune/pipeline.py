@@ -8,6 +8,7 @@ Every stage reads what the one before wrote and nothing else.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -23,8 +24,8 @@ from vectune.dataset import RetrievalDataset
 from vectune.documents import find_files
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.settings import decisive
-from vectune.errors import DocumentError, UsageError
-from vectune.formats import open_dataset, read_queries
+from vectune.errors import DocumentError, InputError, OutputError, UsageError
+from vectune.formats import holds_labels, open_dataset, read_queries
 from vectune.progress import SILENT, Progress
 from vectune.runs import (
     Json,
@@ -34,6 +35,7 @@ from vectune.runs import (
     hash_of,
     locked,
     processor_name,
+    unless_empty,
     versions,
     work_folder,
     write_json,
@@ -89,7 +91,8 @@ def prepare(
     """
     target = Path(out)
     check_output(target, marker="dataset.json")
-    check_inputs(paths)
+    check_unedited(target)
+    check_inputs(paths, config.ignore_labels)
     with work_folder(target) as work:
         folder = RunFolder(work)
         go(folder, preparing(folder, paths, target, config.seeded(), progress), progress)
@@ -115,7 +118,7 @@ def estimate(paths: Paths, config: Config, *, progress: Progress = SILENT) -> Co
 
     if config.llm is None:
         raise UsageError("queries are written without an LLM: there is nothing to pay.", "Name one with --llm.")
-    check_inputs(paths)
+    check_inputs(paths, config.ignore_labels)
     with TemporaryDirectory() as folder:
         stages.write_chunks(paths, Path(folder) / "chunks", config, progress)
         drawn = stages.draw_chunks(read_corpus(Path(folder) / "chunks"), config.most_chunks, config.seed)
@@ -236,6 +239,8 @@ def report(run_folder: str | Path) -> Path:
     from vectune.report import write_report
 
     folder = Path(run_folder)
+    if (folder / "run.json").exists() and not (folder / "board.json").exists():
+        raise InputError(f"{folder}: the run is not finished: it has no board yet.", "Start it again: it goes on.")
     if (folder / "model" / ARTIFACT_FILE).exists():
         write_model_card(folder)
     return write_report(folder)
@@ -256,11 +261,12 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     from vectune.training.methods import checked_method
 
     check_output(target, marker="run.json")
-    check_inputs(paths)
+    check_unedited(target / "dataset")
+    check_inputs(paths, config.ignore_labels)
     progress = progress or Progress(target / "events.jsonl", terminal=False)
     config = config.seeded().limited(RUN_MINUTES)
     checked_method(config.tune)  # before anything is paid for
-    with locked(target):
+    with unless_empty(target), locked(target):
         if not (target / "run.json").exists():
             write_run_file(target, paths, config)
         folder = RunFolder(target)
@@ -406,21 +412,42 @@ def go(
             continue
         if not ran:
             before()
+        progress.milestone(f"{step.name} …")
         progress.event("stage", name=step.name, state="started")
         ran[step.name] = folder.stage(step.name, key, step.work).seconds
         progress.event("stage", name=step.name, state="finished", seconds=ran[step.name])
     return ran
 
 
-def check_inputs(paths: Paths) -> None:
-    """Refuse missing paths before anything is written.
+def check_inputs(paths: Paths, ignore_labels: bool = False) -> None:
+    """Refuse missing paths, and data with labels where documents are wanted, before anything is written.
 
     Raises:
-        DocumentError: a path does not exist; names it.
+        DocumentError: a path does not exist, or holds queries and their chunks; names it.
     """
-    for path in paths:
-        if not Path(path).exists():
+    for path in map(Path, paths):
+        if not path.exists():
             raise DocumentError(f"{path}: no such file or folder.", "Check the path; a relative one counts from here.")
+        if not ignore_labels and holds_labels(path):
+            raise DocumentError(
+                f"{path} holds queries and the chunks that answer them; documents are wanted here.",
+                f"To tune on its queries: vectune tune {path} --out tuned. To have others written for its chunks: "
+                f"vectune prepare {path} --ignore-labels --out FOLDER.",
+            )
+
+
+def check_unedited(target: Path) -> None:
+    """Refuse to replace a dataset that a person has edited.
+
+    Raises:
+        OutputError: its queries were reviewed.
+    """
+    try:
+        edited = json.loads((target / "dataset.json").read_text(encoding="utf-8")).get("review")
+    except (OSError, ValueError):
+        return
+    if edited:
+        raise OutputError(f"{target} holds queries that somebody has edited (vectune queries --import).")
 
 
 def input_files(paths: Paths, config: Config) -> str:

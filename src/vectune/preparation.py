@@ -32,7 +32,13 @@ from vectune.splits import check_contamination, split_by_document
 
 
 def copy_chunks(dataset: Path, folder: Path) -> Json:
-    """A dataset's chunks as they are, without its queries and judgments."""
+    """A dataset's chunks as they are, without its queries and judgments.
+
+    Raises:
+        UsageError: the folder is no dataset.
+    """
+    if not (dataset / "corpus.jsonl").exists():
+        raise UsageError(f"--ignore-labels: {dataset} is no dataset folder: it holds no corpus.jsonl.")
     corpus = read_corpus(dataset)
     with writing(folder) as beside:
         beside.mkdir()

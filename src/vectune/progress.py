@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+LONG = 10.0  # seconds of a piece of work that a log is told of
+
+
 class Task:
     """One counted piece of work."""
 
@@ -47,6 +50,7 @@ class Progress:
     def __init__(self, events: Path | None = None, terminal: bool | None = None) -> None:
         self.events = events
         self.terminal = sys.stderr.isatty() if terminal is None else terminal
+        self.log = terminal is None and not self.terminal  # standard error goes into a file: a line for what took long
         self._bars: RichProgress | None = None
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -57,6 +61,11 @@ class Progress:
         line = json.dumps({"time": round(time.time(), 3), "kind": kind, **fields}, ensure_ascii=False)
         with self.events.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def milestone(self, message: str) -> None:
+        """A line on standard error where no bars are drawn and somebody reads what is left: the log of a CI job."""
+        if self.log:
+            print(message, file=sys.stderr, flush=True)  # noqa: T201 - as in ``warn``
 
     def say(self, message: str) -> None:
         """A message for the person watching; also an event."""
@@ -80,6 +89,8 @@ class Progress:
         with self._bar(name, total, unit) as task:
             yield task
         seconds = time.perf_counter() - started
+        if seconds >= LONG:
+            self.milestone(f"{name}: {task.done:,} {unit} in {seconds:.0f} s")
         self.event("done", task=name, count=task.done, unit=unit, seconds=round(seconds, 3))
 
     @contextmanager

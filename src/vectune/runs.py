@@ -177,7 +177,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-TRIFLES = (".lock", "precision.json", "dev.json")  # in a work folder: made again within a second
+# Made again within a second: a folder that holds nothing else is not worth keeping after an error.
+TRIFLES = (".lock", "precision.json", "dev.json", "run.json", "events.jsonl")
 
 
 @contextmanager
@@ -191,14 +192,21 @@ def work_folder(target: Path) -> Iterator[Path]:
     if os.environ.get("RANK", "0") != "0":
         yield work
         return
-    with locked(work):
-        try:
-            yield work
-        except BaseException:
-            if all(path.name in TRIFLES for path in work.rglob("*") if path.is_file()):
-                remove(work)
-            raise
+    with unless_empty(work), locked(work):
+        yield work
         remove(work)
+
+
+@contextmanager
+def unless_empty(folder: Path) -> Iterator[None]:
+    """After an error the folder goes where nothing is in it that took time, unless it was there, empty, before."""
+    made = not folder.is_dir() or any(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        if made and all(path.name in TRIFLES for path in folder.rglob("*") if path.is_file()):
+            remove(folder)
+        raise
 
 
 @dataclass(frozen=True)

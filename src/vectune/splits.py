@@ -297,7 +297,7 @@ def check_contamination(
     if findings and not allow:
         listed = "\n".join(f"  - {finding}" for finding in findings[:20])
         more = f"\n  … and {len(findings) - 20} more" if len(findings) > 20 else ""
-        raise ContaminationError(f"the splits of '{dataset.name}' are contaminated:\n{listed}{more}")
+        raise ContaminationError(f"the splits of '{dataset.path or dataset.name}' are contaminated:\n{listed}{more}")
     return findings
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from calling import Run, refused
 
+WORDS = "size weight colour price age owner maker place repair care use name history sound speed future".split()
+
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
@@ -44,6 +46,41 @@ def test_a_typo_is_wrong_usage(vectune: Run) -> None:
 def test_missing_path(vectune: Run, tmp_path: Path) -> None:
     refused(vectune("prepare", tmp_path / "nowhere", "--out", tmp_path / "d"), str(tmp_path / "nowhere"))
     assert not (tmp_path / "d").exists()
+
+
+def test_labelled_data_are_no_documents(vectune: Run, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("query,text\nwhat of apples?,All about apples today.\n")
+    for command in ("prepare", "run"):
+        for given in (dataset, tmp_path / "pairs.csv"):
+            refused(vectune(command, given, "--out", tmp_path / "d"), str(given), f"vectune tune {given}")
+    refused(vectune("prepare", tmp_path, "--ignore-labels", "--out", tmp_path / "d"), "holds no corpus.jsonl")
+    assert not (tmp_path / "d").exists()
+
+
+def test_what_cannot_be_begun_leaves_no_folder(vectune: Run, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    refused(vectune("run", tmp_path / "docs", "--out", tmp_path / "r"), "no files to read")
+    (tmp_path / "docs" / "a.txt").write_text("Apples grow on trees, and pears do as well. " * 20)
+    refused(vectune("run", tmp_path / "docs", "--out", tmp_path / "r", "--model", "./none"), "no such model folder")
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "mine").mkdir()
+    refused(vectune("run", tmp_path / "docs", "--out", tmp_path / "mine", "--model", "./none"), "no such model folder")
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_dataset_that_was_edited_is_not_replaced(vectune: Run, dataset: Path, tmp_path: Path) -> None:
+    assert vectune("queries", dataset, "--export", tmp_path / "q.csv").code == 0
+    refused(vectune("queries", dataset, "--export", tmp_path / "q.csv"), "is there already")
+    assert vectune("queries", dataset, "--import", tmp_path / "q.csv", "--out", tmp_path / "d").code == 0
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("Apples grow on trees. " * 50)
+    refused(vectune("prepare", tmp_path / "docs", "--out", tmp_path / "d"), "somebody has edited")
+
+
+def test_an_unfinished_run_has_no_report(vectune: Run, dataset: Path, tmp_path: Path) -> None:
+    dataset.rename(tmp_path / "dataset")
+    (tmp_path / "run.json").write_text("{}")
+    refused(vectune("report", tmp_path), "is not finished")
 
 
 def test_empty_folder(vectune: Run, tmp_path: Path) -> None:
@@ -157,6 +194,8 @@ def test_a_broken_config_file(vectune: Run, dataset: Path, tmp_path: Path) -> No
     config.write_text("[tune]\nepocs = 3\nbatch = 'many'\n")
     shown = vectune("tune", dataset, "--out", tmp_path / "m", "--config", config)
     refused(shown, str(config), "tune.epocs", "tune.batch")
+    config.write_text("[tune]\nbatch = 0\n")
+    refused(vectune("tune", dataset, "--out", tmp_path / "m", "--config", config), f"{config}: tune.batch: 0: expected")
     config.write_text("[tune\n")
     refused(vectune("tune", dataset, "--out", tmp_path / "m", "--config", config), str(config), "not valid TOML")
 
@@ -191,3 +230,26 @@ def test_ctrl_c_says_how_to_go_on(dataset: Path, tmp_path: Path, tiny_bert: Path
     assert "run the same command again" in err
     assert "Traceback" not in err
     assert not (tmp_path / "m").exists()
+
+
+def test_ctrl_c_while_the_program_starts(tmp_path: Path) -> None:
+    """The imports take a moment, and what they import catches nothing."""
+
+    code = (
+        "import os, signal; from vectune.__main__ import main; import typer; "
+        "typer.Typer.__init__ = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted.\n"), done.stderr
+
+
+def test_a_log_is_told_what_is_done(tmp_path: Path, tiny_bert: Path) -> None:
+    """Standard error is no terminal: a line a stage, and no bars."""
+    (tmp_path / "docs").mkdir()
+    for name in ("apples", "bridges", "clouds", "drums", "engines", "forests", "glaciers", "harbours"):
+        parts = (f"{word} of {name} has the number {n} in the {word} book." for n, word in enumerate(WORDS))
+        (tmp_path / "docs" / f"{name}.md").write_text("\n\n".join(parts))
+    command = [sys.executable, "-m", "vectune", "prepare", str(tmp_path / "docs"), "--out", str(tmp_path / "d")]
+    done = subprocess.run([*command, "--model", str(tiny_bert)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.endswith("…")] == ["chunks …", "queries …", "dataset …"]

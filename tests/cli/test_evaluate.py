@@ -59,6 +59,8 @@ def test_gates_and_verdict(vectune: Run, folder: Path, tiny_bert: Path, tmp_path
         (("--model", "bm25", "--gate", "nDCG@10:+0.1"), "only one row"),
         (("--model", "bm25", "--base", "other"), "not among the models"),
         (("--model", "bm25", "--measure", "F7"), "is not a measure"),
+        (("--model", "bm25", "--general", "nosuch"), "--general goes with --verdict"),
+        (("--model", "bm25", "--judge-by", "RR@10"), "--judge-by goes with --verdict"),
         (("--model", "bm25", "--split", "nosuch"), "nosuch"),
         (("--model", "hybrid:bm25"), "names no embedder"),
         (("--model", "./nosuch"), "no such model folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,12 @@ def test_a_bridge_that_names_no_old_model(tmp_path: Path, tiny_bert: Path) -> No
 
 
 def test_a_bridge_whose_queries_words_count(tmp_path: Path, tiny_bert: Path) -> None:
-    base, dataset, folder = open_embedder(str(tiny_bert)), make_dataset(), tmp_path / "bridge"
-    build_bridge(base, base, dataset, folder)
+    shutil.copytree(tiny_bert, tmp_path / "other")
+    prompts = tmp_path / "other" / "config_sentence_transformers.json"
+    prompts.write_text(prompts.read_text().replace('"query": "', '"query": "please '))
+    base, other = open_embedder(str(tiny_bert)), open_embedder(str(tmp_path / "other"))
+    dataset, folder = make_dataset(), tmp_path / "bridge"
+    build_bridge(base, other, dataset, folder)
     marker = json.loads((folder / "vectune.json").read_text())
     (folder / "vectune.json").write_text(json.dumps({**marker, "words": False}))
     plain = open_embedder(folder)

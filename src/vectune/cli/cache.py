@@ -33,7 +33,9 @@ def prune(
     keys: Annotated[
         list[str] | None, typer.Argument(help="Remove these: first digits of a fingerprint as listed, or a name.")
     ] = None,
-    max_gib: Annotated[float | None, typer.Option(help="Keep at most this much, least recently used go first.")] = None,
+    max_gib: Annotated[
+        float | None, typer.Option(min=0, help="Keep at most this much, least recently used go first.")
+    ] = None,
     older_than: Annotated[float, typer.Option(help="Only what was not used for this many days.")] = 0.0,
     all_: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
 ) -> None:

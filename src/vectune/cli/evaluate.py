@@ -69,7 +69,7 @@ def evaluate(
     compared = _compared(model, base, candidate, needed=verdict is not None or any(each.relative for each in gates))
     check_outputs(json, csv, markdown, verdict, curve)
     judging = {"allowed_loss": allowed_loss, "worth": worth, "measure": judge_by, "level": level}
-    given = {f"verdict.{name}": value for name, value in judging.items()}
+    given = _judging(verdict, general, judging)
     options = override(read_config(config), {**given, "allow_contamination": allow_contamination})
     options = _measuring(options, [*(measure or ()), *(each.measure for each in gates)], k or ())
     opened = open_dataset(dataset)
@@ -82,6 +82,21 @@ def evaluate(
         _curve(opened, options, compared[0], curve)
     for line in check_gates(board, *compared, gates):
         print(line)
+
+
+def _judging(verdict: Path | None, general: Path | None, given: dict[str, float | str | None]) -> dict[str, object]:
+    """The verdict's options by their names in a configuration.
+
+    Raises:
+        UsageError: there is one, and no verdict is asked for.
+    """
+    from vectune.errors import UsageError
+
+    options = {"measure": "--judge-by", "allowed_loss": "--allowed-loss"}
+    for name, value in {**given, "general": general}.items():
+        if value is not None and verdict is None:
+            raise UsageError(f"{options.get(name, f'--{name}')} goes with --verdict.", "Add --verdict FILE.json.")
+    return {f"verdict.{name}": value for name, value in given.items()}
 
 
 def _measuring(options: Config, measures: Sequence[str], k: Sequence[int]) -> Config:

@@ -65,19 +65,26 @@ def queries(
     elif export is not None:
         from vectune.queries.review import export_csv
 
+        _check_free(export)
         count = export_csv(data, export, split, sample)
         print(f"{export}: {count:,} queries. Edit it, then: vectune queries {dataset} --import {export}")
     else:
         _show(data, split, show)
 
 
-def _convert(data: RetrievalDataset, target: Path, format: str) -> None:
-    """The dataset in another format; nothing that is there is replaced, since it may be a person's file."""
+def _check_free(target: Path) -> None:
+    """Nothing that is there is replaced, since a person may have edited it."""
     from vectune.errors import OutputError
-    from vectune.formats import export_dataset
 
     if target.exists():
         raise OutputError(f"{target} is there already.", "Name a path that is not.")
+
+
+def _convert(data: RetrievalDataset, target: Path, format: str) -> None:
+    """The dataset in another format."""
+    from vectune.formats import export_dataset
+
+    _check_free(target)
     export_dataset(data, target, format)
     print(f"{target}: " + ", ".join(f"{count:,} {name}" for name, count in data.counts().items()))
 

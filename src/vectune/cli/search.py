@@ -25,8 +25,11 @@ def search(
 ) -> None:
     """Ask the documents of a run, with what was best on dev."""
     from vectune.config import read_config
+    from vectune.errors import UsageError
     from vectune.retriever import Retriever
 
+    if query is not None and not query.strip():
+        raise UsageError("the query is empty.", "Write what to look for, or leave it out to read standard input.")
     retriever = Retriever.open(run, read_config(config).models)
     queries = [query] if query is not None else (line.strip() for line in sys.stdin)
     for text in queries:

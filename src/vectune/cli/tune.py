@@ -84,13 +84,18 @@ def tune(
         },
     )
     if explain:
-        for what, value, why in explain_tuning(dataset, options):
-            print(f"{what:<16} {value:<16} {why}")
-        return
+        return show_reasons(explain_tuning(dataset, options))
     result = tune_model(dataset, out, options, progress=Progress())
     show_result(result, out)
     if curve:
         show_curve(learning_curve(dataset, options, progress=Progress()), out / "curve.json")
+
+
+def show_reasons(rows: list[tuple[str, str, str]]) -> None:
+    """What was chosen and why, in columns."""
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for what, value, why in rows:
+        print(f"{what:<{widths[0]}}  {value:<{widths[1]}}  {why}")
 
 
 def show_result(result: TuneResult, out: Path) -> None:

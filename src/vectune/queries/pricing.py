@@ -118,7 +118,7 @@ class CostEstimate:
 
     def describe(self) -> str:
         """One paragraph for people."""
-        money = "price unknown (give a table of prices)"
+        money = "price unknown (--prices FILE tells it)"
         if self.money is not None:
             money = f"about ${self.money:,.4f}".rstrip("0").rstrip(".")
         return (

@@ -58,11 +58,15 @@ def method_for(dataset: RetrievalDataset, options: TuneOptions) -> Method:
     not (docs/unlabelled.md); the blend learns from the corpus alone.
 
     Raises:
-        UsageError: the model is behind an API, and the method trains its weights.
+        UsageError: the model is behind an API, and the method trains its weights; or a tail behind a blend's.
     """
-    cut = all(dataset.queries[query].writer == "extractive" for query in dataset.qrels.get("train", ()))
-    own = options.method is None and not options.keep_index
-    return "blend" if cut and own else checked_method(options)
+    train = dataset.qrels.get("train", {})
+    cut = all(dataset.queries[query].writer == "extractive" for query in train) if train else not dataset.queries
+    if not cut or options.method is not None or options.keep_index:
+        return checked_method(options)
+    if options.tail:
+        _check_tail("blend", options)
+    return "blend"
 
 
 def checked_method(options: TuneOptions) -> Method:
