@@ -82,6 +82,8 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
     assert {"run.json", "dataset", "model", "board.json", "report.html", "events.jsonl"} <= {
         path.name for path in (tmp_path / "run").iterdir()
     }
+    told = json.loads((tmp_path / "run" / "verdict.json").read_text(encoding="utf-8"))
+    assert told["candidate"] == str(tmp_path / "run" / "blend")  # what is served
     assert run([documents], tmp_path / "run", config).ran == ()
     assert run([documents], tmp_path / "run", override(config, {"curve": True})).ran == ("curve", "report")
     curve = json.loads((tmp_path / "run" / "curve.json").read_text(encoding="utf-8"))

@@ -343,6 +343,7 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
 def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
     """dataset → tuned model → board and verdict → retriever → curve, if asked for → report."""
     from vectune.training.methods import checked_method, tune_with
+    from vectune.training.options import TuneOptions
 
     dataset, model, blend, board = run / "dataset", run / "model", run / "blend", run / "board.json"
     unlabelled = config.llm is None and config.tune.method is None
@@ -356,7 +357,9 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return tune_with(RetrievalDataset.read(dataset), model, options, progress, work, config.models).to_json()
 
     def write_blend() -> Json:
-        options = replace(config.tune, method="blend")
+        tune = config.tune  # of which the rest is about training
+        options = TuneOptions("blend", model=tune.model, seed=tune.seed, precision=tune.precision,
+                              trust_remote_code=tune.trust_remote_code)  # fmt: skip
         return tune_with(RetrievalDataset.read(dataset), blend, options, progress, models=config.models).to_json()
 
     def write_board() -> Json:
@@ -369,7 +372,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         untouched: str | RetrievalDataset | None = config.general
         if untouched is None:
             untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
-        compared = (config.model, str(model))
+        compared = (config.model, served if unlabelled else str(model))  # what nobody will serve needs no verdict
         general = None if untouched is None else guard(untouched, compared, config, progress)
         judged = verdict(scored, opened, *compared, config.verdict, general=general)
         write_json(run / "verdict.json", judged.to_json())
