@@ -404,9 +404,14 @@ def _write_hugging_face(dataset: RetrievalDataset, path: Path) -> None:
     for row in _pairs(dataset):
         content = f"{row['title']} {row['positive']}" if row["title"] else row["positive"]
         found.setdefault(row["split"], []).append({"anchor": row["query"], "positive": content})
-    datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in found.items()}).save_to_disk(
-        str(path)
-    )
+    splits = datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in found.items()})
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # they would be drawn into a pipe, too
+    try:
+        splits.save_to_disk(str(path))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 _WRITERS: dict[str, Callable[[RetrievalDataset, Path], None]] = {

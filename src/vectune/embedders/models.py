@@ -38,6 +38,11 @@ def model_path(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not any((folder / file).exists() for file in ("modules.json", "config.json", "adapter_config.json")):
+            if (folder / ARTIFACT_FILE).exists():
+                raise ModelError(
+                    f"{name}: what vectune wrote there is more than a model, and its weights alone cannot be opened.",
+                    "It serves as it is; to tune further, start from the model that it was made over.",
+                )
             raise ModelError(f"{name}: the folder holds no model (no modules.json or config.json).")
         return str(folder)
     if folder.exists():
