@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from vectune.embedders.machine import bf16_speedup, crowded_note
+from vectune.embedders import machine
+from vectune.embedders.machine import GIB, activation_bytes, bf16_speedup, crowded_note
 
 
 @pytest.fixture
@@ -38,3 +39,16 @@ def test_the_gain_of_bf16_is_measured_once(tmp_path: object, monkeypatch: pytest
     first = bf16_speedup()
     assert first > 0
     assert bf16_speedup() == first
+
+
+@pytest.mark.parametrize(("gib", "room"), [(4, 1), (16, 2), (512, 3)])
+def test_activations_get_an_eighth_of_the_memory_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, gib: int, room: int
+) -> None:
+    monkeypatch.setattr(machine, "_memory", lambda: gib * GIB)
+    assert activation_bytes() == room * GIB
+    assert activation_bytes(0.5) == 0.5 * GIB
+
+
+def test_a_container_has_no_more_memory_than_its_machine() -> None:
+    assert GIB / 4 < machine._memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

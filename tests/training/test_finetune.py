@@ -281,6 +281,18 @@ def test_padded_and_packed_vectors_agree_with_the_model_itself(tiny_bert: Path, 
             assert np.allclose(found, encode(texts, normalize_embeddings=True), atol=1e-5)
 
 
+def test_pieces_of_a_gpu_follow_its_memory(tiny_bert: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = Encoder(SentenceTransformer(str(tiny_bert), device="cpu"))
+    encoder.fit_pieces(2**40)
+    assert encoder.piece_tokens == 2048  # a processor's fit its cache
+    encoder.device = torch.device("meta")
+    for room, tokens in ((2**40, 65_536), (1, 512), (4096 * encoder.token_bytes, 4096)):
+        encoder.fit_pieces(room)
+        assert encoder.piece_tokens == tokens
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best_state(tiny_bert: Path, tmp_path: Path) -> None:
     asked = 0
 
