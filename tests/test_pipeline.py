@@ -15,7 +15,8 @@ import pytest
 import vectune
 from vectune.config import Config, override
 from vectune.errors import DocumentError, OutputError
-from vectune.pipeline import run
+from vectune.pipeline import run, tell_other_inputs
+from vectune.progress import SILENT
 
 STAGES = ("chunks", "queries", "dataset", "tune", "blend", "evaluate", "retriever", "report")
 TOPICS = (
@@ -95,6 +96,14 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
         "# The windmill\n\n" + "The windmill turns its sails in the western wind. " * 20
     )
     assert run([documents], tmp_path / "run", other).ran == STAGES
+
+
+def test_other_documents_in_a_run_directory_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text('{"inputs": ["manuals"]}')
+    tell_other_inputs(tmp_path, ["manuals"], SILENT)
+    assert not capsys.readouterr().err
+    tell_other_inputs(tmp_path, ["laws"], SILENT)
+    assert "was about manuals; what it holds is made anew for laws" in capsys.readouterr().err
 
 
 def test_an_output_folder_with_something_else_is_left_alone(documents: Path, config: Config, tmp_path: Path) -> None:

@@ -267,7 +267,9 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     config = config.seeded().limited(RUN_MINUTES)
     checked_method(config.tune)  # before anything is paid for
     with unless_empty(target), locked(target):
-        if not (target / "run.json").exists():
+        if (target / "run.json").exists():
+            tell_other_inputs(target, paths, progress)
+        else:
             write_run_file(target, paths, config)
         folder = RunFolder(target)
         steps = [
@@ -451,6 +453,16 @@ def check_unedited(target: Path) -> None:
         return
     if edited:
         raise OutputError(f"{target} holds queries that somebody has edited (vectune queries --import).")
+
+
+def tell_other_inputs(run: Path, paths: Paths, progress: Progress) -> None:
+    """Warn where a run directory is about other documents: they are read in the place of those."""
+    try:
+        before = json.loads((run / "run.json").read_text(encoding="utf-8"))["inputs"]
+    except (ValueError, KeyError, TypeError):
+        return
+    if before != (now := [str(path) for path in paths]):
+        progress.warn(f"{run} was about {', '.join(before)}; what it holds is made anew for {', '.join(now)}.")
 
 
 def input_files(paths: Paths, config: Config) -> str:

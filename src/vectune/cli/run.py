@@ -21,6 +21,7 @@ def run(
     method: Annotated[
         str | None, typer.Option(help="full, lora, auto, adapter, query or blend; see vectune tune.")
     ] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="The time that training may take.  [default: 6]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
     curve: Annotated[
         bool, typer.Option("--curve", help="Tune on 25 and 50 % too: would more queries or documents help?")
@@ -53,6 +54,7 @@ def run(
             "allow_contamination": allow_contamination,
             "most_chunks": most_chunks,
             "tune.method": method,
+            "tune.max_minutes": max_minutes,
             "curve": curve,
             "general": general,
             "documents.strict": strict,
