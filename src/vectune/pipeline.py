@@ -41,6 +41,7 @@ from vectune.runs import (
     write_json,
 )
 from vectune.splits import check_contamination, summary
+from vectune.training.options import TuneOptions
 
 if TYPE_CHECKING:
     from vectune.curve import Curve
@@ -345,7 +346,6 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
 def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
     """dataset → tuned model → board and verdict → retriever → curve, if asked for → report."""
     from vectune.training.methods import checked_method, tune_with
-    from vectune.training.options import TuneOptions
 
     dataset, model, blend, board = run / "dataset", run / "model", run / "blend", run / "board.json"
     unlabelled = config.llm is None and config.tune.method is None
@@ -359,9 +359,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return tune_with(RetrievalDataset.read(dataset), model, options, progress, work, config.models).to_json()
 
     def write_blend() -> Json:
-        tune = config.tune  # of which the rest is about training
-        options = TuneOptions("blend", model=tune.model, seed=tune.seed, precision=tune.precision,
-                              trust_remote_code=tune.trust_remote_code)  # fmt: skip
+        options = _of_a_blend(config.tune)
         return tune_with(RetrievalDataset.read(dataset), blend, options, progress, models=config.models).to_json()
 
     def write_board() -> Json:
@@ -404,6 +402,12 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         *([Step("curve", run / "curve.json", (), write_curve)] if config.curve else []),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
     ]
+
+
+def _of_a_blend(tune: TuneOptions) -> TuneOptions:
+    """Of the options what a blend reads: the others are about the training beside it."""
+    chosen = {name: getattr(tune, name) for name in ("model", "seed", "precision", "trust_remote_code")}
+    return TuneOptions("blend", **chosen)
 
 
 def go(
