@@ -262,7 +262,6 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     from vectune.training.methods import checked_method
 
     check_output(target, marker="run.json")
-    check_unedited(target / "dataset")
     check_inputs(paths, config.ignore_labels)
     progress = progress or Progress(target / "events.jsonl", terminal=False)
     config = config.seeded().limited(RUN_MINUTES)
@@ -316,6 +315,7 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
     chunks, queries = folder.path / "work" / "chunks", folder.path / "work" / "queries.jsonl"
 
     def write_dataset() -> Json:
+        check_unedited(target)
         facts = {**folder.summary("chunks"), **folder.summary("queries")}
         return stages.write_dataset(chunks, queries, target, config, facts)
 
@@ -440,8 +440,12 @@ def check_inputs(paths: Paths, ignore_labels: bool = False) -> None:
         if not ignore_labels and holds_labels(path):
             raise DocumentError(
                 f"{path} holds queries and the chunks that answer them; documents are wanted here.",
-                f"To tune on its queries: vectune tune {path} --out tuned. To have others written for its chunks: "
-                f"vectune prepare {path} --ignore-labels --out FOLDER.",
+                f"To tune on its queries: vectune tune {path} --out tuned. "
+                + (
+                    f"To have others written for its chunks: vectune prepare {path} --ignore-labels --out FOLDER."
+                    if path.is_dir()
+                    else "To read it as text all the same: name the folder that holds it."
+                ),
             )
 
 

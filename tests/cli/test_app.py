@@ -53,6 +53,10 @@ def test_labelled_data_are_no_documents(vectune: Run, dataset: Path, tmp_path: P
     for command in ("prepare", "run"):
         for given in (dataset, tmp_path / "pairs.csv"):
             refused(vectune(command, given, "--out", tmp_path / "d"), str(given), f"vectune tune {given}")
+    (tmp_path / "faq").mkdir()
+    (tmp_path / "faq" / "pairs.csv").write_text("question,answer\nwhat is it?,It is about apples today.\n" * 20)
+    shown = vectune("prepare", tmp_path / "faq", "--out", tmp_path / "d")
+    assert "documents are wanted" not in shown.err
     refused(vectune("prepare", tmp_path, "--ignore-labels", "--out", tmp_path / "d"), "holds no corpus.jsonl")
     assert not (tmp_path / "d").exists()
 
