@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 SMALL_POOL = 64  # with fewer chunks in judged documents, documents without judgments give negatives too
+TIE = 1e-6
 BLOCK = 256  # queries that are scored at a time
 CANDIDATES = 10_000  # chunks that held-out queries are searched among, at most
 
@@ -192,14 +193,16 @@ def _searched_rows(dataset: RetrievalDataset, chunk_rows: dict[str, int]) -> Row
 def ndcg_at_10(scores: NDArray[Any], positives: Positives) -> NDArray[np.float64]:
     """nDCG@10 of each query from its scores over the candidates.
 
-    Ties count against the positive: a map that sends every vector to one point must not look perfect.
+    Ties count against the positive: a map that sends every vector to one point must not look perfect. What lies within
+    ``TIE`` is one, as the last bits of a product differ with its place in memory.
 
     Args:
-        scores: (n, m).
+        scores: cosines or sums like them, (n, m).
         positives: rows are columns of ``scores``.
     """
     own = np.take_along_axis(scores, positives.rows, axis=1)
-    no_lower = (scores >= own[:, column, None] for column in range(own.shape[1]))
+    least = own - own.dtype.type(TIE)
+    no_lower = (scores >= least[:, column, None] for column in range(own.shape[1]))
     ranks = np.stack([each.sum(axis=1, dtype=np.int32) for each in no_lower], axis=1)  # int64 takes twice as long
     ranks -= 1 + _tied_behind(own, positives.weights > 0)
     found = (ranks >= 0) & (ranks < 10)  # below 0: the score is no number
@@ -221,7 +224,7 @@ def _tied_behind(own: NDArray[Any], real: NDArray[np.bool_]) -> NDArray[np.int32
     """How many of a query's later positives have the same score, for each; shape (n, width)."""
     found = np.zeros(own.shape, dtype=np.int32)
     for column in range(1, own.shape[1]):
-        found[:, :column] += (own[:, :column] == own[:, column, None]) & real[:, column, None]
+        found[:, :column] += (np.abs(own[:, :column] - own[:, column, None]) <= TIE) & real[:, column, None]
     return found
 
 
