@@ -303,11 +303,11 @@ def test_a_folder_of_llama_index_opens(tiny_bert: Path) -> None:
 
 def test_ids_that_both_datasets_use_for_other_things() -> None:
     """As LlamaIndex's tutorials make them: numbers from 0 in each."""
-    datasets = [
+    train, val = (
         EmbeddingQAFinetuneDataset(queries={"0": f"{word}?"}, corpus={"0": word}, relevant_docs={"0": ["0"]})
         for word in ("milk", "car")
-    ]
-    found = retrieval_dataset(*datasets)
+    )
+    found = retrieval_dataset(train, val)
     for split, word in (("train", "milk"), ("dev", "car")):
         ((query, chunks),) = found.split(split).items()
         assert found.queries[query].text == f"{word}?" and [found.corpus[key].text for key in chunks] == [word]

@@ -474,7 +474,7 @@ def test_a_model_of_two_encoders_is_refused(tiny_bert: Path, tmp_path: Path) -> 
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
-    ways = [list(SentenceTransformer(str(tiny_bert))) for _ in range(2)]
+    ways: Any = [list(SentenceTransformer(str(tiny_bert))) for _ in range(2)]
     router = Router.for_query_document(query_modules=ways[0], document_modules=ways[1])
     SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path / "two"))
     for method in ("full", "lora", "auto"):
