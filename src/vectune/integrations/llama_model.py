@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,9 @@ from vectune.progress import SILENT, Progress
 from vectune.runs import check_output
 from vectune.training.data import TrainingData
 from vectune.training.defaults import settle
+from vectune.training.dev import whole_dev
 from vectune.training.methods import tune_with
 from vectune.training.options import Method, TuneOptions
-from vectune.training.problem import Positives, judged_rows, ndcg_at_10
 from vectune.training.result import TuneResult
 from vectune.training.saving import save_artifact
 
@@ -288,7 +289,7 @@ class SentenceTransformersFinetuneEngine:
         model = self.model
         embedder = LocalEmbedder(model, EmbedOptions(precision="fp32"), self.model_id)
         fingerprint = embedder.fingerprint
-        look = _Look(data, embedder) if data.qrels.get("dev") else None
+        look = partial(_on_dev, data, embedder) if data.qrels.get("dev") else None
         before = look() if look else 0.0
         after = fit_plainly(
             model,
@@ -329,16 +330,5 @@ class SentenceTransformersFinetuneEngine:
         return loss
 
 
-class _Look:
-    """nDCG@10 on dev of a model as it is now."""
-
-    def __init__(self, data: RetrievalDataset, embedder: LocalEmbedder) -> None:
-        self.embedder = embedder
-        self.texts = [chunk.content for chunk in data.corpus.values()]
-        self.queries = [query.text for query in data.queries_of("dev")]
-        rows = {key: row for row, key in enumerate(data.corpus)}
-        self.positives = Positives.of(judged_rows(data.split("dev"), rows))
-
-    def __call__(self) -> float:
-        found = self.embedder.embed_queries(self.queries) @ self.embedder.embed_documents(self.texts).T
-        return round(float(ndcg_at_10(found, self.positives).mean()), 5)
+def _on_dev(data: RetrievalDataset, embedder: LocalEmbedder) -> float:
+    return round(whole_dev(data, embedder), 5)

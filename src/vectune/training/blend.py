@@ -27,7 +27,7 @@ from vectune.splits import with_dev
 from vectune.tail import fit_tail
 from vectune.training.dev import MANY
 from vectune.training.folders import marker
-from vectune.training.problem import Positives, ndcg_among, spread
+from vectune.training.problem import Positives, judged_among, ndcg_among
 from vectune.training.result import TuneResult
 from vectune.training.saving import told
 
@@ -236,13 +236,7 @@ def _judged(
     qrels = dict([*dev.items(), *list(train.items())[:most_train]])
     texts = [dataset.queries[key].text for key in qrels]
     vectors = embedder.embed_queries(texts) if texts else np.zeros((0, embedder.dim), np.float32)
-    place = {key: row for row, key in enumerate(dataset.corpus)}
-    answers = [place[chunk] for judged in qrels.values() for chunk in judged]
-    rows = np.union1d(spread(len(contents), MANY), np.array(answers, np.int64)).tolist()
-    at = {row: new for new, row in enumerate(rows)}
-    positives = Positives.of(
-        [{at[place[chunk]]: grade for chunk, grade in judged.items()} for judged in qrels.values()]
-    )
+    rows, positives = judged_among(qrels, {key: row for row, key in enumerate(dataset.corpus)}, MANY)
     among = [contents[row] for row in rows]
     return _Judged(blend, among, blend.documents(documents[rows], among), vectors, texts, positives, len(dev))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vectune.lexical import BM25, fuse
 from vectune.training.data import TrainingData
-from vectune.training.problem import Positives, ndcg_among, spread
+from vectune.training.problem import judged_among, ndcg_among
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,14 +65,10 @@ def ndcg(scores: Floats, grades: NDArray[np.int16], cutoff: int = CUTOFF) -> NDA
 
 def whole_dev(dataset: RetrievalDataset, embedder: Embedder) -> float:
     """nDCG@10 on dev of an embedder, the mean over its queries, among all chunks or ``MANY`` and the judged ones."""
-    dev, place = dataset.split("dev"), {key: row for row, key in enumerate(dataset.corpus)}
-    judged = [place[chunk] for grades in dev.values() for chunk in grades]
-    rows = np.union1d(spread(len(place), MANY), np.array(judged, dtype=np.int64))
-    at = {int(row): new for new, row in enumerate(rows)}
-    positives = Positives.of([{at[place[chunk]]: grade for chunk, grade in own.items()} for own in dev.values()])
+    rows, positives = judged_among(dataset.split("dev"), {key: row for row, key in enumerate(dataset.corpus)}, MANY)
     contents = [chunk.content for chunk in dataset.corpus.values()]
     documents = embedder.embed_documents([contents[row] for row in rows])
-    queries = embedder.embed_queries([dataset.queries[key].text for key in dev])
+    queries = embedder.embed_queries([query.text for query in dataset.queries_of("dev")])
     return float(ndcg_among(queries, documents, positives).mean())
 
 

@@ -112,6 +112,15 @@ def judged_rows(qrels: Qrels, chunk_rows: dict[str, int]) -> list[dict[int, int]
     return [{chunk_rows[chunk]: grade for chunk, grade in judged.items()} for judged in qrels.values()]
 
 
+def judged_among(qrels: Qrels, chunk_rows: dict[str, int], most: int) -> tuple[Rows, Positives]:
+    """Rows of ``most`` chunks, evenly spread, and of the judged ones; and each query's positives among them."""
+    judged = judged_rows(qrels, chunk_rows)
+    answers = np.array([row for grades in judged for row in grades], dtype=np.int64)
+    rows = np.union1d(spread(len(chunk_rows), most), answers)
+    at = {row: place for place, row in enumerate(rows.tolist())}
+    return rows, Positives.of([{at[row]: grade for row, grade in grades.items()} for grades in judged])
+
+
 def trained_queries(dataset: RetrievalDataset) -> Qrels:
     """Train and dev judgments together, dev last."""
     return {**dataset.split("train"), **dataset.qrels.get("dev", {})}
