@@ -216,6 +216,33 @@ def test_memory_that_runs_out_makes_pieces_smaller(
     assert "memory ran out: batches now go through in pieces" in capsys.readouterr().err
 
 
+def test_a_second_start_may_be_given_less_memory(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has killed the first one for what it took."""
+
+    class Stopped(Progress):
+        def event(self, kind: str, **fields: Any) -> None:
+            if kind == "train" and fields["step"] == 3:
+                raise KeyboardInterrupt
+
+    wanted = options(tiny_bert, checkpoint_seconds=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(small_dataset(), tmp_path / "out", wanted, Stopped(terminal=False))
+    rooms: list[float] = []
+    real = Loop._backward
+
+    def backward(self: Loop, batch: Any) -> float:
+        rooms.append(self.room)
+        return real(self, batch)
+
+    monkeypatch.setattr(Loop, "_backward", backward)
+    less = options(tiny_bert, checkpoint_seconds=0.0, memory_gib=0.0)
+    progress = Progress(tmp_path / "events.jsonl", terminal=False)
+    finetune(small_dataset(), tmp_path / "out", less, progress)
+    assert events(progress, "train")[0]["step"] == 3 and set(rooms) == {0.0}
+
+
 def test_memory_that_runs_out_in_a_look_at_dev_makes_pieces_smaller(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -365,7 +365,8 @@ class Loop:
             return
         state, tensors = found
         self.state, self.schedule = State(**state["state"]), Schedule(**state["schedule"])
-        self.room, self.encoder.piece_tokens = state["pieces"]
+        room, tokens = state["pieces"]  # smaller where memory ran out; a person may allow less by now, too
+        self.room, self.encoder.piece_tokens = min(self.room, room), min(self.encoder.piece_tokens, tokens)
         self.put(_part(tensors, "model."))
         self.best, self.average = _part(tensors, "best."), _part(tensors, "average.")
         self.batches.negatives = tensors["mined.chunks"].cpu().numpy()
