@@ -17,8 +17,8 @@ demo: setup  ## documents of the standard library → tuned model, board, report
 	$(BIN)/python demo/stdlib_docs.py demo/output/documents
 	$(BIN)/vectune run demo/output/documents --out demo/output/run --config demo/demo.toml
 
-test: setup  ## the whole test suite; no network, no GPU
-	$(BIN)/python -m pytest
+test: setup  ## the whole test suite, on all cores; no network, no GPU
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 check: setup  ## style, types, layers
 	$(BIN)/ruff format --check .

@@ -56,6 +56,7 @@ class Tool:
         after: another tool, whose model of the same set and seed this one starts from; its costs hold both.
         hurry: another tool, and the share of its wall time on the same set that this one may take.
         made_of: the module of vectune that does it, where it is ours.
+        best_of: other tools, of whose results this one keeps what dev prefers; it is not run by itself.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Tool:
     after: str = ""
     hurry: tuple[str, float] | None = None
     made_of: str = ""
+    best_of: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -109,6 +111,7 @@ TOOLS = {
     ),
     "trainer": Tool("sentence-transformers trainer, 1 epoch", "trainer", TRAINER, whole=True),
     "lora": Tool("vectune lora", settings=(("method", "lora"),), whole=True, made_of=FINETUNE),
+    "auto": Tool("vectune auto", best_of=("lora", "full"), made_of=FINETUNE),
     "trainer-best": Tool("sentence-transformers trainer, best of 3 epochs", "trainer", TRAINER_BEST, whole=True),
     "matryoshka": Tool(
         "vectune full, Matryoshka",
@@ -180,7 +183,7 @@ def run(given: argparse.Namespace) -> None:
     for seed in map(int, given.seeds):
         for name in given.sets:
             for tool in given.tools:
-                if seed == 0 or TOOLS[tool].seeded:
+                if (seed == 0 or TOOLS[tool].seeded) and not TOOLS[tool].best_of:
                     once(Job(tool, name, seed), given, peers)
 
 

@@ -55,6 +55,38 @@ def test_gains_are_compared_on_the_sets_where_both_were_run(tmp_path: Path) -> N
     assert "untuned base" not in table
 
 
+def test_what_keeps_the_better_one_has_the_test_of_the_better_one_on_dev(tmp_path: Path) -> None:
+    def on_dev(tool: str, name: str, dev: float, test: float, **changes: Any) -> dict[str, Any]:
+        made = job(tool, name, test=test, **changes)
+        made["scores"]["dev"] = {"nDCG@10": dev}
+        return made
+
+    stale = job("lora", "squad")["measured"] | {"code": "earlier", "date": "2025-12-31"}
+    found = kept(
+        tmp_path,
+        on_dev("lora", "emanual", dev=0.7, test=0.5),
+        on_dev("full", "emanual", dev=0.6, test=0.9),
+        on_dev("lora", "squad", dev=0.4, test=0.8, measured=stale),
+        on_dev("full", "squad", dev=0.5, test=0.3),
+        on_dev("lora", "covid_qa", dev=0.5, test=0.3),
+        on_dev("full", "legalbenchrag", dev=0.5, test=0.3),
+    )
+    made = {each["set"]: each for each in found.jobs if each["tool"] == "auto"}
+    assert {name: each["scores"]["test"]["nDCG@10"] for name, each in made.items()} == {"emanual": 0.5, "squad": 0.3}
+    assert (made["emanual"]["train"]["cpu"], made["emanual"]["train"]["peak_mib"]) == (40.0, 300)
+    assert page.changed(made["squad"]) and not page.changed(made["emanual"]), "as old as the oldest of both"
+    assert "| vectune auto | squad (0) | 2025-12-31 | abc1234 | changed |" in page.page(found)
+
+
+def test_costs_on_two_machines_do_not_add_up(tmp_path: Path) -> None:
+    lora, full = job("lora", "emanual"), job("full", "emanual")
+    for each in (lora, full):
+        each["scores"]["dev"] = {"nDCG@10": 0.5}
+    lora["measured"] = lora["measured"] | {"processor": "Slide rule"}
+    made = kept(tmp_path, lora, full).of("auto", "emanual")
+    assert [each["train"] for each in made] == [{}]
+
+
 def test_each_machine_has_its_own_costs_and_quality_is_of_all(tmp_path: Path) -> None:
     elsewhere = job("full", "emanual", seed=1, test=0.7)
     elsewhere["train"] = elsewhere["train"] | {"cpu": 999.0}
