@@ -35,6 +35,20 @@ def test_the_card_holds_verdict_board_and_data(run: Path) -> None:
     assert "Its queries were generated" in card and "must be embedded with this model" in card
 
 
+def test_a_verdict_on_the_blend_is_not_the_models(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", queries=40)
+    verdict, board = (json.loads((run / file).read_text()) for file in ("verdict.json", "board.json"))
+    write_json(run / "verdict.json", {**verdict, "candidate": str(run / "blend")})
+    rows = {row["name"]: row for row in board["rows"]}
+    blend = {**rows["all-MiniLM-L6-v2"], "name": str(run / "blend")}
+    write_json(run / "board.json", {**board, "rows": [blend, *board["rows"]]})
+    card = write_model_card(run).read_text(encoding="utf-8")
+    assert verdict["sentence"] not in card and "was not tested for significance" in card
+    own = rows[str(run / "model")]["measures"]["nDCG@10"]
+    assert own != blend["measures"]["nDCG@10"]
+    assert metadata(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == round(own, 4)
+
+
 def test_the_hub_reads_base_and_figures(run: Path) -> None:
     facts = metadata(write_model_card(run).read_text(encoding="utf-8"))
     board = json.loads((run / "board.json").read_text())

@@ -15,7 +15,7 @@ import pytest
 import vectune
 from vectune.config import Config, override
 from vectune.errors import DocumentError, OutputError
-from vectune.pipeline import run, tell_other_inputs
+from vectune.pipeline import proving, run, tell_other_inputs
 from vectune.progress import SILENT
 
 STAGES = ("chunks", "queries", "dataset", "tune", "blend", "evaluate", "retriever", "report")
@@ -96,6 +96,16 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
         "# The windmill\n\n" + "The windmill turns its sails in the western wind. " * 20
     )
     assert run([documents], tmp_path / "run", other).ran == STAGES
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"log": "queries.txt"}, {"llm": "gpt"}, {"tune.keep_index": True}, {"tune.method": "full"}]
+)
+def test_the_blend_is_served_where_queries_are_cut_and_nobody_says_otherwise(
+    said: dict[str, object], config: Config, tmp_path: Path
+) -> None:
+    names = [step.name for step in proving(tmp_path, override(config, said), SILENT)]
+    assert ("blend" in names) == (not said)
 
 
 def test_other_documents_in_a_run_directory_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,13 +40,18 @@ def write_model_card(run: Path) -> Path:
     text = model_card(
         marker,
         board=board,
-        verdict=_read(Path(run) / "verdict.json"),
+        verdict=_about(folder, _read(Path(run) / "verdict.json")),
         dataset=_read(Path(run) / "dataset" / "dataset.json"),
         loads=(folder / "modules.json").exists(),
     )
     with writing(folder / CARD_FILE) as beside:
         beside.write_bytes(text.encode("utf-8", "replace"))
     return folder / CARD_FILE
+
+
+def _about(folder: Path, verdict: Json | None) -> Json | None:
+    """A run's verdict where it is about this artifact: without labels it is about the blend that is served."""
+    return verdict if verdict and Path(str(verdict.get("candidate"))).name == folder.name else None
 
 
 def model_card(
@@ -61,11 +66,11 @@ def model_card(
     Args:
         marker: the artifact's vectune.json.
         board: where the artifact was scored.
-        verdict: as verdict.json holds it.
+        verdict: as verdict.json holds it, about this artifact.
         dataset: as dataset.json holds it.
         loads: whether ``SentenceTransformer(folder)`` opens the folder.
     """
-    tuned = None if board is None else _tuned_row(board, verdict)
+    tuned = None if board is None else _tuned_row(board)
     parts = [_metadata(marker, board, tuned, loads), _title(marker, verdict, tuned)]
     parts += [_use(marker, loads)]
     parts += [_quality(board, tuned)] if board is not None else []
@@ -73,11 +78,9 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _tuned_row(board: Board, verdict: Json | None) -> Row | None:
-    """The artifact's row: what the verdict judged, else the embedder that is a folder called ``model``."""
-    named = (verdict or {}).get("candidate")
-    dense = [row for row in board.rows if row.kind == "dense" and Path(row.name).name == "model"]
-    return next((row for row in board.rows if row.name == named), dense[0] if dense else None)
+def _tuned_row(board: Board) -> Row | None:
+    """The artifact's row: that of the folder called ``model``, wherever the run stood when it was scored."""
+    return next((row for row in board.rows if row.kind == "dense" and Path(row.name).name == "model"), None)
 
 
 def _metadata(marker: Json, board: Board | None, tuned: Row | None, loads: bool) -> str:

@@ -348,7 +348,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
     from vectune.training.methods import checked_method, tune_with
 
     dataset, model, blend, board = run / "dataset", run / "model", run / "blend", run / "board.json"
-    unlabelled = config.llm is None and config.tune.method is None
+    unlabelled = _unlabelled(config)
     method = checked_method(config.tune)
     served = str(blend) if unlabelled else f"hybrid:{model}"
     rows = ["bm25", config.model, *([served] if unlabelled else []), f"hybrid:{model}", str(model)]
@@ -402,6 +402,12 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         *([Step("curve", run / "curve.json", (), write_curve)] if config.curve else []),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
     ]
+
+
+def _unlabelled(config: Config) -> bool:
+    """Whether the queries are cut from the documents and nobody says what to make of them: the blend is served then."""
+    asked = config.tune.method is not None or config.tune.keep_index
+    return config.llm is None and config.log is None and not asked
 
 
 def _of_a_blend(tune: TuneOptions) -> TuneOptions:
