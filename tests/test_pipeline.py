@@ -15,8 +15,9 @@ import pytest
 import vectune
 from vectune.config import Config, override
 from vectune.errors import DocumentError, OutputError
-from vectune.pipeline import proving, run, tell_other_inputs
+from vectune.pipeline import Step, go, proving, run, tell_other_inputs
 from vectune.progress import SILENT
+from vectune.runs import Json, RunFolder
 
 STAGES = ("chunks", "queries", "dataset", "tune", "blend", "evaluate", "retriever", "report")
 TOPICS = (
@@ -106,6 +107,40 @@ def test_the_blend_is_served_where_queries_are_cut_and_nobody_says_otherwise(
 ) -> None:
     names = [step.name for step in proving(tmp_path, override(config, said), SILENT)]
     assert ("blend" in names) == (not said)
+
+
+def test_what_an_unfinished_stage_gets_later_reaches_those_after_it(tmp_path: Path) -> None:
+    left = ["2 requests failed", "1 requests failed", ""]
+
+    def queries() -> Json:
+        return {"unfinished": left.pop(0)}
+
+    steps = [
+        Step("queries", tmp_path, (), queries),
+        Step("dataset", tmp_path, (), dict),
+    ]
+    folder = RunFolder(tmp_path)
+    assert [list(go(folder, steps, SILENT)) for _ in range(4)] == [["queries", "dataset"]] * 3 + [[]]
+
+
+def test_what_forbids_a_stage_is_said_before_the_stages_that_cost(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise OutputError("edited")
+
+    folder = RunFolder(tmp_path)
+    steps = [
+        Step("queries", tmp_path, (), lambda: pytest.fail("an LLM was asked")),
+        Step("dataset", tmp_path, (), dict, refuse),
+    ]
+    with pytest.raises(OutputError, match="edited"):
+        go(folder, steps, SILENT)
+
+
+def test_what_weights_do_not_depend_on_tunes_nothing_again(config: Config, tmp_path: Path) -> None:
+    def depends(**said: object) -> object:
+        return next(step.depends for step in proving(tmp_path, override(config, said), SILENT) if step.name == "tune")
+
+    assert depends() == depends(**{"tune.memory_gib": 1.0}) != depends(**{"tune.epochs": 3})
 
 
 def test_other_documents_in_a_run_directory_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

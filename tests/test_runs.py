@@ -18,6 +18,7 @@ from vectune.runs import (
     check_output,
     decided_once,
     hash_files,
+    held,
     locked,
     processor_name,
     storage_errors,
@@ -168,6 +169,14 @@ def test_a_folder_has_one_worker_at_a_time(tmp_path: Path) -> None:
     with locked(tmp_path):
         assert other() == 3
     assert other() == 0
+
+
+def test_who_finds_a_folder_held_leaves_it_there(tmp_path: Path) -> None:
+    with held(tmp_path / "run"):
+        (tmp_path / "run" / "run.json").write_text("{}")
+        with pytest.raises(OutputError, match="at work here"), held(tmp_path / "run"):
+            pass
+        assert (tmp_path / "run" / "run.json").exists()
 
 
 def test_hash_files_sees_a_changed_file(tmp_path: Path) -> None:

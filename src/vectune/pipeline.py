@@ -33,9 +33,8 @@ from vectune.runs import (
     check_output,
     hash_files,
     hash_of,
-    locked,
+    held,
     processor_name,
-    unless_empty,
     versions,
     work_folder,
     write_json,
@@ -204,7 +203,7 @@ def evaluate(
 
     Args:
         dataset: as for ``tune``.
-        models: names in DESIGN's grammar (``bm25``, a hub id, an artifact folder, ``hybrid:NAME`` …) or embedders.
+        models: names as in docs/reference/options.md (``bm25``, an artifact folder, ``hybrid:NAME`` …) or embedders.
         split: ``train``, ``dev`` or ``test``.
         config: all options; the parts seed and evaluate count here.
 
@@ -264,9 +263,10 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     check_output(target, marker="run.json")
     check_inputs(paths, config.ignore_labels)
     progress = progress or Progress(target / "events.jsonl", terminal=False)
-    config = config.seeded().limited(RUN_MINUTES)
-    checked_method(config.tune)  # before anything is paid for
-    with unless_empty(target), locked(target):
+    config = config.seeded()
+    if checked_method(config.tune) not in ("adapter", "blend"):  # checked before anything is paid for
+        config = config.limited(RUN_MINUTES)
+    with held(target):
         if (target / "run.json").exists():
             tell_other_inputs(target, paths, progress)
         else:
@@ -300,12 +300,13 @@ def contamination(dataset: RetrievalDataset, config: Config, progress: Progress)
 
 @dataclass(frozen=True)
 class Step:
-    """One stage: what it writes, what it depends on besides the stage before, and the work itself."""
+    """One stage: what it writes, what it depends on besides the stage before, the work, and what may forbid it."""
 
     name: str
     target: Path
     depends: tuple[Any, ...]
     work: Callable[[], Json]
+    check: Callable[[], None] = lambda: None
 
 
 def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, progress: Progress) -> list[Step]:
@@ -315,7 +316,6 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
     chunks, queries = folder.path / "work" / "chunks", folder.path / "work" / "queries.jsonl"
 
     def write_dataset() -> Json:
-        check_unedited(target)
         facts = {**folder.summary("chunks"), **folder.summary("queries")}
         return stages.write_dataset(chunks, queries, target, config, facts)
 
@@ -339,7 +339,9 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
             (*writing, *decisive(config.model, config.models)),
             lambda: stages.write_queries(chunks, queries, config, progress),
         ),
-        Step("dataset", target, (config.split, config.allow_contamination), write_dataset),
+        Step(
+            "dataset", target, (config.split, config.allow_contamination), write_dataset, lambda: check_unedited(target)
+        ),
     ]
 
 
@@ -395,7 +397,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return {"advice": found.advice}
 
     return [
-        Step("tune", model, (config.tune, *decisive(config.model, config.models)), write_model),
+        Step("tune", model, (config.tune.decisive(), *decisive(config.model, config.models)), write_model),
         *([Step("blend", blend, (), write_blend)] if unlabelled else []),
         Step("evaluate", board, (config.evaluate, config.verdict, config.general), write_board),
         Step("retriever", run / "retriever", (), write_retriever),
@@ -421,16 +423,20 @@ def go(
 ) -> dict[str, float]:
     """Do the steps that are not done, in order, after ``before`` if there is any; returns the seconds of each."""
     key, ran = "", dict[str, float]()
-    for step in steps:
+    for place, step in enumerate(steps):
         key = hash_of([key, [repr(value) for value in step.depends]])
-        if folder.finished(step.name, key, step.target):
-            continue
-        if not ran:
-            before()
-        progress.milestone(f"{step.name} …")
-        progress.event("stage", name=step.name, state="started")
-        ran[step.name] = folder.stage(step.name, key, step.work).seconds
-        progress.event("stage", name=step.name, state="finished", seconds=ran[step.name])
+        stage = folder.finished(step.name, key, step.target)
+        if stage is None:
+            if not ran:
+                for later in steps[place:]:
+                    later.check()  # before anything is paid for
+                before()
+            progress.milestone(f"{step.name} …")
+            progress.event("stage", name=step.name, state="started")
+            stage = folder.stage(step.name, key, step.work)
+            ran[step.name] = stage.seconds
+            progress.event("stage", name=step.name, state="finished", seconds=stage.seconds)
+        key += str(stage.summary.get("unfinished") or "")  # what it lacks, the later ones lack
     return ran
 
 

@@ -192,21 +192,25 @@ def work_folder(target: Path) -> Iterator[Path]:
     if os.environ.get("RANK", "0") != "0":
         yield work
         return
-    with unless_empty(work), locked(work):
+    with held(work):
         yield work
         remove(work)
 
 
 @contextmanager
-def unless_empty(folder: Path) -> Iterator[None]:
-    """After an error the folder goes where nothing is in it that took time, unless it was there, empty, before."""
+def held(folder: Path) -> Iterator[None]:
+    """``locked``, and after an error the folder goes where nothing is in it that took time.
+
+    It stays where it was there, empty, before; and another process's folder is not touched.
+    """
     made = not folder.is_dir() or any(folder.iterdir())
-    try:
-        yield
-    except BaseException:
-        if made and all(path.name in TRIFLES for path in folder.rglob("*") if path.is_file()):
-            remove(folder)
-        raise
+    with locked(folder):
+        try:
+            yield
+        except BaseException:
+            if made and all(path.name in TRIFLES for path in folder.rglob("*") if path.is_file()):
+                remove(folder)
+            raise
 
 
 @dataclass(frozen=True)
