@@ -86,6 +86,20 @@ def test_only_what_changes_vectors_decides_about_a_stage() -> None:
     assert decisive(NAME, {NAME: ROLES}) != decisive(NAME, {NAME: EmbedOptions(dimensions=8)})
 
 
+def test_an_adapter_over_an_api_is_tuned_further_with_the_same_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with OpenAIServer(dim=24) as server:
+        models = {NAME: EmbedOptions(base_url=server.base_url)}
+        tune_with(small_dataset(), tmp_path / "one", TuneOptions("adapter", model=NAME), models=models)
+        marker = json.loads((tmp_path / "one" / "vectune.json").read_text())
+        marker["models"][NAME]["base_url"] = "https://elsewhere.example/v1"  # nobody follows what a folder says
+        (tmp_path / "one" / "vectune.json").write_text(json.dumps(marker))
+        further = TuneOptions("adapter", model=str(tmp_path / "one"))
+        assert tune_with(small_dataset(), tmp_path / "two", further, models=models).path == tmp_path / "two"
+
+
 @pytest.mark.parametrize("method", ["adapter", "blend", "auto"])
 def test_what_was_tuned_over_an_api_opens_with_the_same_requests(method: str, tmp_path: Path) -> None:
     with OpenAIServer(dim=24) as server:

@@ -458,7 +458,9 @@ def test_auto_keeps_what_dev_prefers(tiny_bert: Path, tmp_path: Path) -> None:
     result = finetune(small_dataset(), tmp_path / "out", options(tiny_bert, method="auto", epochs=1))
     assert result.path == tmp_path / "out"
     assert (result.path / "model.safetensors").exists()
-    told = re.fullmatch(r"auto kept (\w+): nDCG@10 on dev was lora ([\d.]+); full ([\d.]+)\.", result.notes[-1])
+    told = re.fullmatch(
+        r"auto kept (\w+): nDCG@10 on dev among all chunks was lora ([\d.]+); full ([\d.]+)\.", result.notes[-1]
+    )
     assert told is not None and told[1] == ("lora" if float(told[2]) >= float(told[3]) else "full")
     board = evaluate(with_dev(small_dataset()), [str(result.path)], "dev").rows[0]  # among all chunks
     assert board.measures["nDCG@10"] == pytest.approx(max(float(told[2]), float(told[3])), abs=1e-2)  # in bf16

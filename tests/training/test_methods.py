@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tiny_dataset import small_dataset
 from vectune.config import Config
 from vectune.errors import UsageError
 from vectune.pipeline import run
-from vectune.training.methods import checked_method, explain, method_for, tune_with
+from vectune.training.methods import checked_method, explain, method_for, over_vectors, tune_with, unread
 from vectune.training.options import Method, TuneOptions
 
 
@@ -43,6 +44,17 @@ def test_options_that_a_method_does_not_read_are_named(
     given = TuneOptions(method="adapter", model=str(tiny_bert), epochs=3, max_length=8, precision="fp32")
     tune_with(small_dataset(), tmp_path / "out", given)
     assert "tune.epochs, tune.max_length: not read by the method 'adapter'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "named"), [("adapter", ["max_minutes"]), ("blend", ["max_minutes"]), ("query", []), ("auto", [])]
+)
+def test_a_limit_on_time_is_kept_or_said_not_to_be(method: Method, named: list[str]) -> None:
+    options = TuneOptions(method, keep_index=method == "auto", max_minutes=0.1)
+    assert unread(method, options) == named
+    if not named:
+        tune = over_vectors(method, options)
+        assert isinstance(tune, partial) and tune.keywords["options"].seconds == 6
 
 
 def test_a_method_that_cannot_keep_the_index_is_refused() -> None:

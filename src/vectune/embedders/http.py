@@ -197,7 +197,7 @@ class _Work:
             raise EndpointError(
                 f"{self.name} refuses text {batch[0] + 1} of {len(self.texts)} (about {count_tokens(text):,} tokens, "
                 f"{text[:60]!r}): {problem}",
-                "Texts are never cut silently. If it is too long for the model, make smaller chunks (--tokens).",
+                "Texts are never cut silently. Where it is too long, make smaller chunks: tokens in [chunks].",
             )
         middle = len(batch) // 2
         self.refused = len(batch)

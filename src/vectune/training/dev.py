@@ -63,9 +63,9 @@ def ndcg(scores: Floats, grades: NDArray[np.int16], cutoff: int = CUTOFF) -> NDA
     return found
 
 
-def whole_dev(dataset: RetrievalDataset, embedder: Embedder) -> float:
-    """nDCG@10 on dev of an embedder, the mean over its queries, among all chunks or ``MANY`` and the judged ones."""
-    rows, positives = judged_among(dataset.split("dev"), {key: row for row, key in enumerate(dataset.corpus)}, MANY)
+def whole_dev(dataset: RetrievalDataset, embedder: Embedder, most: int = MANY) -> float:
+    """nDCG@10 on dev of an embedder, the mean over its queries, among all chunks or ``most`` and the judged ones."""
+    rows, positives = judged_among(dataset.split("dev"), {key: row for row, key in enumerate(dataset.corpus)}, most)
     contents = [chunk.content for chunk in dataset.corpus.values()]
     documents = embedder.embed_documents([contents[row] for row in rows])
     queries = embedder.embed_queries([query.text for query in dataset.queries_of("dev")])

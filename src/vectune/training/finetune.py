@@ -33,7 +33,7 @@ from vectune.training.blend import BlendOptions, tail_behind
 from vectune.training.choice import choose
 from vectune.training.data import TrainingData
 from vectune.training.defaults import Reason, Settings, settle
-from vectune.training.dev import whole_dev
+from vectune.training.dev import MANY, whole_dev
 from vectune.training.distributed import World
 from vectune.training.encoder import Encoder
 from vectune.training.ground import Ground, prepare, truncation_notes
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 METHODS: tuple[Method, ...] = ("lora", "full")  # that auto tries, the cheapest first
 TaughtBy: TypeAlias = "tuple[Teacher | None, Mapping[str, EmbedOptions]]"  # a teacher, or how the named one is asked
 FEW = 50  # queries below which a result is told to be thin
+FEWER = 5000  # chunks that decide between methods where time is limited
 
 
 def finetune(
@@ -171,13 +172,14 @@ class _Whole:
                 if method == METHODS[-1] and not results:
                     raise
                 failures.append(f"{method} failed: {error}")
-        values = self._on_dev(results)
+        values, among = self._on_dev(results)
         best = results[values.index(max(values))]
         note = "; ".join(f"{result.method} {value:.3f}" for result, value in zip(results, values, strict=True))
-        note = " ".join((f"auto kept {best.method}: nDCG@10 on dev was {note}.", *failures))
+        note = " ".join((f"auto kept {best.method}: nDCG@10 on dev{among} was {note}.", *failures))
         if results[-1].method == "lora" and not failures:
             note += " LoRA gained nothing there, so training every weight was not tried."
-        result = dataclasses.replace(best, path=out, notes=(*best.notes, note))
+        took = sum(result.seconds for result in results)
+        result = dataclasses.replace(best, path=out, notes=(*best.notes, note), seconds=round(took, 1))
         if self.plan.world.first:
             out.parent.mkdir(parents=True, exist_ok=True)
             remove(out)
@@ -185,17 +187,20 @@ class _Whole:
             retell(result)
         return result
 
-    def _on_dev(self, results: list[TuneResult]) -> list[float]:
-        """What decides between methods: dev among all chunks, where they are in memory.
+    def _on_dev(self, results: list[TuneResult]) -> tuple[list[float], str]:
+        """What decides between methods, and among what: dev among all chunks, where they are in memory.
 
         Training's samples rank states of one run as the whole corpus does, and runs of different settings badly: on
         covid_qa a sample of 364 has LoRA ahead by .005 (test: behind by .034), the corpus has it behind by .012.
+        Where time is limited it is a larger sample: the looks are not in the plan that fills the time.
         """
-        if len(results) < 2 or bulk.is_bulk(self.plan.dataset):
-            return [result.dev_after for result in results]
         world, dataset = self.plan.world, self.plan.dataset
-        paths = [str(result.path) for result in results]
-        return world.from_first([whole_dev(dataset, self._opened(path)) for path in paths] if world.first else [])
+        if len(results) < 2 or bulk.is_bulk(dataset):
+            return [result.dev_after for result in results], ""
+        most = FEWER if self.plan.options.max_minutes else MANY
+        looks = (whole_dev(dataset, self._opened(str(result.path)), most) for result in results)
+        values = world.from_first(list(looks) if world.first else [])
+        return values, f" among {'all' if len(dataset.corpus) <= most else f'{most:,}'} chunks"
 
     def _folder(self, name: str) -> Path:
         """Where a finished tuning waits; another one for other data or options."""
@@ -271,7 +276,7 @@ class Tuning:
             loop.put(weights)
             if ground.reach and kept == "base":
                 model.max_seq_length = ground.reach.own
-                notes = [ground.reach.given_up()]
+                notes[0] = ground.reach.given_up(ground.dev_before, ground.dev_reaching)
             shorter = _turned(loop, self.options.dimensions) if self.world.first else {}
         result = TuneResult(
             path=out,
@@ -364,7 +369,7 @@ def _settle(data: TrainingData, options: TuneOptions, static: bool) -> Settings:
 
 
 def _truths(encoder: Encoder, ground: Ground) -> list[str]:
-    """What is known about the data before training."""
+    """What is known about the data before training; first how far the model reads, if further than it is set to."""
     reach = ground.reach
     notes = [reach.note(ground.dev_before, ground.dev_reaching)] if reach else []
     notes += truncation_notes(encoder, ground.data, ground.chunks)

@@ -45,9 +45,13 @@ class Reach:
             f"{self.now}, {before:.3f} reading {self.own}."
         )
 
-    def given_up(self) -> str:
-        """What it means where the untuned model is kept after all."""
-        return f"The model reads {self.own} tokens, as it is set: reading {self.now} was tried, and nothing gained."
+    def given_up(self, before: float, after: float) -> str:
+        """What it means where the untuned model is kept after all; arguments as for ``note``."""
+        return (
+            f"The model reads {self.own} tokens, as it is set, and {self.lost:.0%} of the text lies beyond. Tuning it "
+            f"to read {self.now} gained nothing; on dev the untuned model has {after:.3f} reading {self.now}, "
+            f"{before:.3f} reading {self.own}. Smaller chunks lose nothing."
+        )
 
 
 def further(encoder: Encoder, chunks: Sequence[str]) -> Reach | None:

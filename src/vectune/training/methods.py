@@ -9,10 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vectune.dataset import RetrievalDataset
-from vectune.embedders.factory import open_embedder
+from vectune.embedders.factory import is_artifact, open_embedder
 from vectune.embedders.models import behind_api
 from vectune.embedders.options import EmbedOptions
-from vectune.embedders.settings import keep_settings
+from vectune.embedders.settings import Settings, keep_settings
 from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.splits import train_pool
@@ -42,13 +42,18 @@ def tune_with(
     if ignored := unread(method, options):
         names = ", ".join(f"tune.{name}" for name in ignored)
         progress.warn(f"{names}: not read by the method '{method}', which works over the base's vectors.")
-    settings = models if behind_api(options.model) else EmbedOptions(
-        precision=options.precision, trust_remote_code=options.trust_remote_code
-    )  # fmt: skip
-    base = open_embedder(options.model, settings, progress=progress)
+    base = open_embedder(options.model, _settings(options, models), progress=progress)
     result = tune(dataset, out, base, options.seed, progress=progress)
     keep_settings(out, base)
     return result
+
+
+def _settings(options: TuneOptions, models: Mapping[str, EmbedOptions]) -> Settings:
+    """How the base is opened: an API as the table says, also where an artifact is over it; a local one as asked."""
+    if behind_api(options.model):
+        return models
+    own = EmbedOptions(precision=options.precision, trust_remote_code=options.trust_remote_code)
+    return {options.model: own, **models} if models and is_artifact(options.model) else own
 
 
 def method_for(dataset: RetrievalDataset, options: TuneOptions) -> Method:
@@ -120,24 +125,36 @@ def over_vectors(method: Method, options: TuneOptions) -> Callable[..., TuneResu
     from vectune.training.blend import tune_blend
     from vectune.training.query import QueryOptions, tune_keeping_index, tune_query_encoder
 
+    own = QueryOptions()
+    if options.max_minutes is not None:
+        own = replace(own, seconds=min(own.seconds, 60 * options.max_minutes))
     found: dict[Method, Callable[..., TuneResult]] = {
         "adapter": partial(tune_adapter, options=LadderOptions(both_sides=options.both_sides)),
-        "query": tune_query_encoder,
+        "query": partial(tune_query_encoder, options=own),
         "blend": tune_blend,
     }
     if options.keep_index:
-        low_rank = partial(tune_query_encoder, options=QueryOptions(lora_rank=options.lora_rank))
-        found |= {"auto": tune_keeping_index, "lora": low_rank}
+        low_rank = replace(own, lora_rank=options.lora_rank)
+        found |= {
+            "auto": partial(tune_keeping_index, options=own),
+            "lora": partial(tune_query_encoder, options=low_rank),
+        }
     return found.get(method)
 
 
 # What the methods over vectors read beside the method; the others' defaults say nothing about a person's wish.
-_READ = ("method", "keep_index", "model", "seed", "precision", "trust_remote_code", "max_minutes", "memory_gib")
+_READ = ("method", "keep_index", "model", "seed", "precision", "trust_remote_code")
+_READ_TOO: dict[Method, tuple[str, ...]] = {
+    "adapter": ("both_sides",),
+    "query": ("max_minutes",),
+    "auto": ("max_minutes",),
+    "lora": ("max_minutes", "lora_rank"),
+}
 
 
 def unread(method: Method, options: TuneOptions) -> list[str]:
     """Options that somebody has set and that a method over vectors does not read."""
-    read = {*_READ, *(["both_sides"] if method == "adapter" else []), *(["lora_rank"] if method == "lora" else [])}
+    read = {*_READ, *_READ_TOO.get(method, ())}
     return [
         field.name
         for field in fields(TuneOptions)

@@ -36,7 +36,7 @@ class TuneOptions:
         tail: with ``full``, ``lora`` and ``auto``: put a lexical tail behind the tuned model's vectors, as ``blend``
             does behind the base's, at the weight that dev prefers.
         both_sides: with ``adapter``: map stored vectors, too, where that leads the query side alone.
-        model: the model to start from; see the grammar of names.
+        model: the model to start from; docs/reference/options.md has the names that there are.
         seed: seeds the order of the data and everything else that is drawn. Same seed, same machine: same weights.
         epochs: passes over the training pairs. None: from the number of pairs.
         batch: queries in a step. None: from the number of pairs.
