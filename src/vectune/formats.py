@@ -50,17 +50,25 @@ def open_dataset(path: str | Path, *, skip_malformed: bool = False) -> Retrieval
 
 
 def holds_labels(path: Path) -> bool:
-    """Whether a path is data with queries, and not documents: it would be strange to cut queries from their queries."""
-    if path.is_dir():
-        names = {entry.name for entry in path.iterdir()}
-        return bool(names & {"queries.jsonl", "qrels", "dataset_dict.json"})
-    if path.suffix.lower() not in TABLES:
-        return path.suffix.lower() == ".json" and _is_llama_index(path)
+    """Whether a path is data with queries, and not documents: it would be strange to cut queries from their queries.
+
+    What cannot be read is not: whoever reads it says why.
+    """
     try:
-        _, first = next(iter(_rows(path, Table(path))), (0, {}))
-        return {"query", "positive"} <= guess_columns(list(first), path).keys()
-    except DatasetError:
+        if path.is_dir():
+            names = {entry.name for entry in path.iterdir()}
+            return bool(names & {"queries.jsonl", "qrels", "dataset_dict.json"})
+        if path.suffix.lower() in TABLES:
+            _, first = next(iter(_rows(path, Table(path))), (0, {}))
+            return {"query", "positive"} <= guess_columns(list(first), path).keys()
+        return path.suffix.lower() == ".json" and _is_llama_index(path) and _holds_all(_load_json(path))
+    except (DatasetError, OSError):
         return False
+
+
+def _holds_all(content: Any) -> bool:
+    """Whether it has the parts of LlamaIndex's JSON."""
+    return isinstance(content, dict) and set(_LLAMA_INDEX) <= content.keys()
 
 
 def _open_folder(path: Path, skip_malformed: bool) -> RetrievalDataset:
@@ -125,7 +133,7 @@ def _is_llama_index(path: Path) -> bool:
 
 def _open_json(path: Path, skip_malformed: bool) -> RetrievalDataset:
     content = _load_json(path)
-    if isinstance(content, dict) and set(_LLAMA_INDEX) <= content.keys():
+    if _holds_all(content):
         return _open_llama_index({"train": path}, path.stem)
     if isinstance(content, list):
         table = Table(path)

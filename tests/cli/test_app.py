@@ -53,12 +53,23 @@ def test_labelled_data_are_no_documents(vectune: Run, dataset: Path, tmp_path: P
     for command in ("prepare", "run"):
         for given in (dataset, tmp_path / "pairs.csv"):
             refused(vectune(command, given, "--out", tmp_path / "d"), str(given), f"vectune tune {given}")
+    (tmp_path / "all.json").write_text('{"queries": {}, "corpus": {}, "relevant_docs": {}}')
+    refused(vectune("prepare", tmp_path / "all.json", "--out", tmp_path / "d"), "documents are wanted")
+    (tmp_path / "dash.json").write_text('{"title": "A dashboard", "queries": ["up"]}')
+    assert "documents are wanted" not in vectune("prepare", tmp_path / "dash.json", "--out", tmp_path / "e").err
     (tmp_path / "faq").mkdir()
     (tmp_path / "faq" / "pairs.csv").write_text("question,answer\nwhat is it?,It is about apples today.\n" * 20)
     shown = vectune("prepare", tmp_path / "faq", "--out", tmp_path / "d")
     assert "documents are wanted" not in shown.err
     refused(vectune("prepare", tmp_path, "--ignore-labels", "--out", tmp_path / "d"), "holds no corpus.jsonl")
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_table_that_cannot_be_read_is_an_error_with_its_name(vectune: Run, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("query,text\nwhat of apples?,All about apples today.\n")
+    (tmp_path / "secret.csv").chmod(0)
+    refused(vectune("prepare", tmp_path / "secret.csv", "--out", tmp_path / "d"), "secret.csv")
 
 
 def test_what_cannot_be_begun_leaves_no_folder(vectune: Run, tmp_path: Path) -> None:

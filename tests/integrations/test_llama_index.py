@@ -289,6 +289,9 @@ def test_looking_at_the_model_changes_nothing_and_freezing_it_is_refused(tiny_be
     engine.model[0].requires_grad_(False)
     with pytest.raises(UsageError, match="frozen"):
         engine.finetune()
+    engine.method = "lora"  # which freezes it itself
+    engine.finetune(epochs=1)
+    engine.method = "full"
     engine.model[0].requires_grad_(True)
     engine.finetune(epochs=1)
     assert json.loads((tmp_path / "m" / "vectune.json").read_text())["options"]["max_length"] is None

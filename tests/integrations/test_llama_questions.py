@@ -118,6 +118,12 @@ def test_what_a_person_changed_in_the_file_stays(tmp_path: Path) -> None:
         assert server.count() == 3 and found.queries[first] == "my own words"
         assert not (tmp_path / "qa.old.json").exists()
         told = json.loads(out.read_text())
+        told["queries"]["mine"], told["relevant_docs"]["mine"] = "one more of mine", [nodes[0].node_id]
+        out.write_text(json.dumps(told))
+        generate_qa_embedding_pairs(nodes, llm, output_path=str(out), verbose=False)
+        kept = json.loads(out.read_text())["queries"]
+        assert kept[first] == "my own words" and kept["mine"] == "one more of mine"
+        told = json.loads(out.read_text())
         told["relevant_docs"][first].append(nodes[1].node_id)  # two nodes: the file alone can say so
         out.write_text(json.dumps(told))
         generate_qa_embedding_pairs(nodes, llm, output_path=str(out), verbose=False)

@@ -248,7 +248,8 @@ class SentenceTransformersFinetuneEngine:
         return TuneOptions(**{**made, **given}), warmup_steps
 
     def _refuse_frozen(self) -> None:
-        if self._model is not None and not all(weight.requires_grad for weight in self._model.parameters()):
+        weights = () if self._model is None or self.method == "lora" else self._model.parameters()
+        if not all(weight.requires_grad for weight in weights):
             raise UsageError(
                 "engine.model: some of its weights are frozen, but it is opened anew and trained whole.",
                 "Use method='lora', or like_llama_index=True or a loss, which train engine.model itself.",

@@ -331,7 +331,7 @@ class _Output:
         for node in nodes:
             written = {self._id(node, query.text): query.text for query in parsed}
             edited = self._edited.get(node, {})
-            self.questions[node] = edited if edited and edited.keys() <= written.keys() else written
+            self.questions[node] = edited if edited.keys() & written.keys() else written  # other answers have other ids
 
     def dataset(self) -> EmbeddingQAFinetuneDataset:
         """In the order of the nodes, whatever the order of the answers."""
