@@ -175,6 +175,15 @@ def test_the_title_says_generated() -> None:
     assert "generated" not in evaluate(dataset(), ["bm25"], options=QUICK).title
 
 
+def test_peoples_queries_in_the_test_split_of_a_generated_dataset_are_given() -> None:
+    made = dataset(generated=True)
+    judged = set(made.qrels["test"])
+    written = {key: replace(query, writer="" if key in judged else "extractive") for key, query in made.queries.items()}
+    assert {key for key in written if key not in judged}, "nothing else is there to be written by a machine"
+    title = evaluate(replace(made, queries=written), ["bm25"], options=QUICK).title
+    assert title.endswith("given queries")
+
+
 def test_callables_are_models(data: RetrievalDataset) -> None:
     words = WordEmbedder()
     row = evaluate(data, [(words.embed_queries, words.embed_documents)], options=QUICK).rows[0]

@@ -54,7 +54,7 @@ class Config:
     """All options of a run.
 
     Attributes:
-        model: the model to tune; see DESIGN's grammar of names.
+        model: the model to tune; docs/reference/options.md has the names that there are.
         llm: the LLM that writes queries through an OpenAI-compatible address; None writes them without any model.
         seed: seeds everything that draws random numbers.
         ignore_labels: take a dataset folder's chunks as they are, and forget its queries and judgments.

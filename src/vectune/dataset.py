@@ -55,6 +55,15 @@ class RetrievalDataset:
         """True when the queries were written by a machine; a board must say so in its title."""
         return bool(self.info.get("generated"))
 
+    def generated_in(self, split: str) -> bool:
+        """``generated`` of one split: not where people put their own, which name no writer, beside written ones.
+
+        Raises:
+            DatasetError: the dataset has no such split.
+        """
+        written = any(query.writer for query in self.queries_of(split))
+        return self.generated and (written or not any(query.writer for query in self.queries.values()))
+
     def queries_of(self, split: str) -> list[Query]:
         """The queries that have judgments in this split, in a stable order.
 

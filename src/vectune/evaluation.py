@@ -126,7 +126,7 @@ def evaluate(
         queries=len(qrels),
         rows=tuple(rows),
         measures=measures,
-        generated=dataset.generated,
+        generated=dataset.generated_in(split),
         depth=work.depth,
         clusters=clusters,
         clustered_by=clustered_by,

@@ -23,7 +23,7 @@ def search(
     config: Annotated[Path | None, typer.Option(help="A TOML file; its [models] say how APIs are asked.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object for each query, with whole chunks.")] = False,
 ) -> None:
-    """Ask the documents of a run, with what was best on dev."""
+    """Ask the documents of a run, with what it serves: what dev prefers, or the blend of an unlabelled run."""
     from vectune.config import read_config
     from vectune.errors import UsageError
     from vectune.retriever import Retriever

@@ -59,7 +59,7 @@ def tune(
     allow_contamination: AllowContamination = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what would be done and why, and stop.")] = False,
 ) -> None:
-    """Dataset → tuned model. Never worse on dev than the base: without a gain, the base is the result."""
+    """Dataset → tuned model. Without a gain on dev the base is the result (a blend is fitted without asking dev)."""
     from vectune.config import override, read_config
     from vectune.pipeline import curve as learning_curve
     from vectune.pipeline import explain as explain_tuning
