@@ -153,7 +153,7 @@ def make_run(folder: Path, queries: int = 160, judged: bool = True, lengthen: st
     if not judged:
         rows = rows[1:3]
     clusters = {query: f"document-{i % 24}" for i, query in enumerate(dataset.queries)}
-    board = Board("manuals", "test", len(dataset.corpus), queries, rows, MEASURES, True, 100, clusters)
+    board = Board("manuals", "test", len(dataset.corpus), queries, rows, MEASURES, True, clusters=clusters, depth=100)
     board.write(folder / "board.json")
     if judged:
         found = verdict(board, dataset, "all-MiniLM-L6-v2", tuned, VerdictOptions(draws=500))

@@ -49,6 +49,15 @@ def test_a_verdict_on_the_blend_is_not_the_models(tmp_path: Path) -> None:
     assert metadata(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == round(own, 4)
 
 
+def test_a_base_that_another_run_has_tuned_is_not_the_tuned_model(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", queries=40)
+    board = json.loads((run / "board.json").read_text())
+    base = next(row for row in board["rows"] if row["name"] == "all-MiniLM-L6-v2") | {"name": "earlier/model"}
+    write_json(run / "board.json", {**board, "rows": [base, *board["rows"]]})
+    metrics = metadata(write_model_card(run).read_text(encoding="utf-8"))["model-index"][0]["results"][0]["metrics"]
+    assert metrics[0]["value"] != round(base["measures"]["nDCG@10"], 4)
+
+
 def test_the_hub_reads_base_and_figures(run: Path) -> None:
     facts = metadata(write_model_card(run).read_text(encoding="utf-8"))
     board = json.loads((run / "board.json").read_text())

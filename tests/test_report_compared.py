@@ -44,6 +44,7 @@ def test_other_queries_are_not_compared(tmp_path: Path) -> None:
 
 def test_rows_are_called_without_the_path_of_their_run() -> None:
     names = ["bm25", "runs/a/model", "hybrid:runs/a/model", "hybrid:all-MiniLM-L6-v2", "openai:text-embedding-3-small"]
-    assert [display_name(name) for name in names] == [
+    assert [display_name("a", name) for name in names] == [
         "bm25", "tuned model", "hybrid:tuned model", "hybrid:all-MiniLM-L6-v2", "openai:text-embedding-3-small"
     ]  # fmt: skip
+    assert display_name("b", "runs/a/model") == "runs/a/model", "its base, which another run has tuned"

@@ -15,7 +15,7 @@ from vectune.dataset import RetrievalDataset
 from vectune.errors import GateError, InputError, UsageError
 from vectune.gates import check_gates, parse_gate
 from vectune.statistics import bootstrap_interval, detectable_difference, randomization_test, standard_error
-from vectune.verdict import VerdictOptions, compare_rows, verdict
+from vectune.verdict import VerdictOptions, compare_rows, shipping_cost, verdict
 
 QUICK = VerdictOptions(draws=1000)
 
@@ -70,7 +70,7 @@ def test_a_gain_too_small_to_re_embed_for_ships_only_where_it_is_free(data: Retr
     assert found.outcome == "do not ship" and ".300" in found.reasons[0]
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "vectune.json").write_text('{"kind": "adapter"}')
+    (adapter / "vectune.json").write_text('{"kind": "adapter", "base": "base"}')
     free = verdict(board_of(data, **{"base": 0.5, str(adapter): 0.6}), data, "base", str(adapter), options)
     assert free.outcome == "ship" and free.cost.chunks == 0 and "no document needs embedding again" in free.sentence
     assert (
@@ -86,6 +86,32 @@ def test_too_few_queries_says_how_many(data: RetrievalDataset) -> None:
     assert found.queries_needed is not None and found.queries_needed > found.queries == 16
     assert f"{found.queries_needed:,} queries" in found.sentence
     assert verdict(board_of(data, base=0.5, tuned=0.6), data, "base", "tuned", QUICK).queries_needed is None
+
+
+@pytest.mark.parametrize("queries", [1, 8])
+def test_a_few_queries_without_a_difference_rule_nothing_out(queries: int) -> None:
+    few = dataset(40)
+    few.qrels["test"] = dict(list(few.qrels["test"].items())[:queries])
+    board = board_of(few, base=0.5)
+    same = replace(board, rows=(*board.rows, replace(board.rows[0], name="tuned")))
+    found = verdict(same, few, "base", "tuned", QUICK)
+    assert found.outcome == "too few queries to tell" and "cannot rule out" in found.reasons[0]
+    assert found.detectable is None and "true difference" not in " ".join(found.reasons)
+    assert "Infinity" not in json.dumps(found.to_json())
+
+
+def test_an_adapter_over_another_model_needs_all_documents_embedded(data: RetrievalDataset, tmp_path: Path) -> None:
+    for name, marker in {
+        "over-a": {"kind": "adapter", "base": "a"},
+        "on-top": {"kind": "words", "base": str(tmp_path / "over-a")},
+        "bridge": {"kind": "bridge", "base": "b", "document_base": "a"},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vectune.json").write_text(json.dumps(marker))
+        board = board_of(data, **{"a": 0.5, "b": 0.5, "bm25": 0.4, str(tmp_path / name): 0.6})
+        row = board.row(str(tmp_path / name))
+        assert [shipping_cost(board, base, row).chunks for base in ("a", "b", "bm25")] == [0, 240, 240]
+        assert shipping_cost(board, str(tmp_path / name), board.row("a")).chunks == 0
 
 
 def test_no_gain_with_many_queries_does_not_ship(data: RetrievalDataset) -> None:
@@ -111,7 +137,7 @@ def test_every_row_is_compared_and_corrected(data: RetrievalDataset) -> None:
     assert found["three"].p_corrected == pytest.approx(3 * found["three"].p)
     assert all(each.p_corrected >= each.p for each in found.values())
     judged = verdict(board, data, "base", "one", QUICK)
-    assert judged.best == "three" and any("three is better still" in reason for reason in judged.reasons)
+    assert judged.best == "three" and any("three scored higher here" in reason for reason in judged.reasons)
 
 
 def test_queries_of_one_document_stand_or_fall_together_in_all_figures(data: RetrievalDataset) -> None:
@@ -241,6 +267,14 @@ def test_boards_of_other_queries_are_not_tested(data: RetrievalDataset) -> None:
     found = compare_boards({"a": board_of(data, base=0.5), "b": board_of(other, base=0.5)}, options=QUICK)
     assert all(row.comparison is None for row in found.rows)
     assert any("other queries" in note for note in found.notes) and any("240" in note for note in found.notes)
+
+
+def test_the_same_queries_among_other_chunks_are_not_paired(data: RetrievalDataset) -> None:
+    board = replace(board_of(data, base=0.5), asked="these")
+    for asked, tested in (("these", True), ("others", False)):
+        compared = compare_boards({"a": board, "b": replace(board, asked=asked)}, options=QUICK)
+        assert (compared.rows[-1].comparison is not None) == tested
+        assert any("among other chunks" in note for note in compared.notes) != tested
 
 
 def test_a_missing_board(tmp_path: Path) -> None:

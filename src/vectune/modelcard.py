@@ -79,8 +79,9 @@ def model_card(
 
 
 def _tuned_row(board: Board) -> Row | None:
-    """The artifact's row: that of the folder called ``model``, wherever the run stood when it was scored."""
-    return next((row for row in board.rows if row.kind == "dense" and Path(row.name).name == "model"), None)
+    """The artifact's row: the last of a folder called ``model``, wherever the run stood; before it may be the base."""
+    named = [row for row in board.rows if row.kind == "dense" and Path(row.name).name == "model"]
+    return named[-1] if named else None
 
 
 def _metadata(marker: Json, board: Board | None, tuned: Row | None, loads: bool) -> str:

@@ -8,7 +8,7 @@
      "measure": "nDCG@10", "base": NAME, "candidate": NAME,
      "gain": 0.083, "interval": [0.051, 0.114], "level": 0.95, "p": 0.0001, "p_corrected": 0.0002,
      "queries": 247, "clusters": 98, "clustered_by": "document",
-     "detectable": 0.031,                          smallest true difference these queries show four times in five
+     "detectable": null | 0.031,                   smallest true difference these queries show four times in five
      "queries_needed": null | 620,                 with the outcome "too few queries to tell"
      "comparisons": [{"name": NAME, "gain": ..., "interval": [low, high], "p": ..., "p_corrected": ...,
                       "detectable": ..., "significant": true}, ...],      every other row against the base
@@ -25,13 +25,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from vectune.board import Board, Row, figure
 from vectune.dataset import RetrievalDataset
-from vectune.embedders.models import ARTIFACT_FILE, behind_api
+from vectune.embedders.models import ARTIFACT_FILE, DEFAULT_MODEL, DEFAULT_NAMES, behind_api
 from vectune.errors import UsageError
 from vectune.metrics import mean
 from vectune.rankers import parse_name
@@ -49,6 +50,7 @@ from vectune.statistics import (
 Outcome = Literal["ship", "do not ship", "too few queries to tell"]
 KEEPS_DOCUMENTS = ("adapter", "query", "words")  # kinds of artifact that leave documents' vectors as they are
 LEAST_GAIN = 0.01  # a smaller gain is not worth asking for more queries
+ENOUGH_QUERIES, ENOUGH_CLUSTERS = 30, 10  # with fewer, intervals are too narrow to rule anything out by
 
 CUT_QUERIES = "The queries are the documents' own words: they show that tuning worked, not what people's queries gain."
 REAL_QUERIES = 100  # judged queries of people that a first decision should rest on
@@ -102,7 +104,7 @@ class Comparison:
     interval: tuple[float, float]
     p: float
     p_corrected: float
-    detectable: float
+    detectable: float | None
     significant: bool
 
 
@@ -146,7 +148,7 @@ class Verdict:
     queries: int
     clusters: int
     clustered_by: str
-    detectable: float
+    detectable: float | None
     queries_needed: int | None
     comparisons: tuple[Comparison, ...]
     cost: Cost
@@ -191,7 +193,7 @@ def verdict(
     regressions = find_regressions(
         board, dataset, base_row, row, options.measure, most=options.examples, seed=options.seed
     )
-    outcome, why = _outcome(chosen, cost, guard, options)
+    outcome, why = _outcome(board, chosen, cost, guard, options)
     needed = _needed(board, base_row, row, comparisons, options) if outcome == "too few queries to tell" else None
     cut = cut_from_documents(board, dataset)
     if cut and outcome == "ship":
@@ -242,20 +244,24 @@ def compare_rows(board: Board, base: str, options: VerdictOptions = VerdictOptio
         for row in others
     }  # fmt: skip
     corrected = holm(p_values)
-    return tuple(_comparison(board, reference, row, p_values[row.name], corrected[row.name], options) for row in others)
+    return tuple(_comparison(board, reference, row, p_values, corrected[row.name], options) for row in others)
 
 
-def _comparison(board: Board, base: Row, row: Row, p: float, p_corrected: float, options: VerdictOptions) -> Comparison:
+def _comparison(
+    board: Board, base: Row, row: Row, p_values: Mapping[str, float], p_corrected: float, options: VerdictOptions
+) -> Comparison:
     differences, clusters = _paired(board, base, row, options.measure)
     interval = bootstrap_interval(differences, clusters, level=options.level, draws=options.draws, seed=options.seed)
     error = standard_error(differences, clusters)
+    known = 0 < error < float("inf")
+    level = _first_level(options.level, len(p_values))
     return Comparison(
         name=row.name,
         gain=sum(differences) / max(1, len(differences)),
         interval=(interval.low, interval.high),
-        p=p,
+        p=p_values[row.name],
         p_corrected=p_corrected,
-        detectable=detectable_difference(error, level=options.level, power=options.power),
+        detectable=detectable_difference(error, level=level, power=options.power) if known else None,
         significant=p_corrected <= 1 - options.level + 1e-12,
     )
 
@@ -269,22 +275,27 @@ def _paired(board: Board, base: Row, row: Row, measure: str) -> tuple[list[float
 def shipping_cost(board: Board, base: str, row: Row) -> Cost:
     """What it takes to put a row in the base's place.
 
-    BM25, a hybrid over the base, an adapter and a tuned query encoder leave the stored vectors as they are.
+    BM25, a hybrid over the base, an adapter and a tuned query encoder over it leave the stored vectors as they are.
     """
     name, old = parse_name(row.name), parse_name(base)
-    if name.model in ("", old.model) or artifact_kind(name.model) in KEEPS_DOCUMENTS:
+    if not name.model or embeds_documents(name.model) == embeds_documents(old.model):
         return Cost(0, 0.0, 0.0)
     speed = row.costs.documents_per_second
     minutes = round(board.corpus / speed / 60, 2) if speed else None
     return Cost(board.corpus, minutes, row.costs.money if behind_api(name.model) else 0.0)
 
 
-def artifact_kind(name: str) -> str:
-    """``full``, ``lora``, ``adapter``, ``query`` … of a folder that tune wrote; empty for anything else."""
+def embeds_documents(name: str) -> str:
+    """The model that embeds a row's documents: an adapter's or a query encoder's base, a bridge's old model."""
+    folder = Path(name).expanduser()
     try:
-        return str(json.loads((Path(name).expanduser() / ARTIFACT_FILE).read_text(encoding="utf-8"))["kind"])
+        marker = json.loads((folder / ARTIFACT_FILE).read_text(encoding="utf-8"))
+        kept = marker["document_base" if marker["kind"] == "bridge" else "base"]
+        if marker["kind"] in (*KEEPS_DOCUMENTS, "bridge") and kept != name:
+            return embeds_documents(str(kept))
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        pass  # no artifact
+    return str(folder.resolve()) if name and folder.is_dir() else DEFAULT_MODEL if name in DEFAULT_NAMES else name
 
 
 def general_guard(general: Board, base: str, candidate: str, options: VerdictOptions = VerdictOptions()) -> General:
@@ -308,7 +319,9 @@ def general_guard(general: Board, base: str, candidate: str, options: VerdictOpt
     )
 
 
-def _outcome(chosen: Comparison, cost: Cost, general: General | None, options: VerdictOptions) -> tuple[Outcome, str]:
+def _outcome(
+    board: Board, chosen: Comparison, cost: Cost, general: General | None, options: VerdictOptions
+) -> tuple[Outcome, str]:
     """The outcome and the reason for it; the first rule that applies decides."""
     asked = options.worth if cost.chunks else 0.0
     wanted = max(asked, LEAST_GAIN)
@@ -323,7 +336,9 @@ def _outcome(chosen: Comparison, cost: Cost, general: General | None, options: V
     if chosen.significant:
         return "do not ship", f"The gain is real, but below the {figure(asked)} that makes re-embedding pay."
     if chosen.interval[1] < wanted:
-        return "do not ship", f"These queries rule out a gain of {figure(wanted)}."
+        if board.queries >= ENOUGH_QUERIES and len(set(board.clusters.values())) >= ENOUGH_CLUSTERS:
+            return "do not ship", f"These queries rule out a gain of {figure(wanted)}."
+        return "too few queries to tell", f"So few queries cannot rule out a gain of {figure(wanted)}."
     return "too few queries to tell", "Luck alone could make such a difference."
 
 
@@ -334,20 +349,25 @@ def _needed(
     differences, clusters = _paired(board, base, row, options.measure)
     error = standard_error(differences, clusters)
     gain = max(sum(differences) / max(1, len(differences)), LEAST_GAIN)
-    level = 1 - (1 - options.level) / max(1, len(comparisons))  # Holm's first step: all rows count
+    level = _first_level(options.level, len(comparisons))
     needed = queries_needed(gain, error, board.queries, level=level, power=options.power)
-    return max(needed, board.queries + 1) if needed else None
+    return max(needed, board.queries + 1, ENOUGH_QUERIES) if needed else None
+
+
+def _first_level(level: float, comparisons: int) -> float:
+    """The level of Holm's first step, where all rows count."""
+    return 1 - (1 - level) / max(1, comparisons)
 
 
 def _sentence(
     outcome: Outcome, chosen: Comparison, cost: Cost, needed: int | None, options: VerdictOptions, cut: bool
 ) -> str:
     low, high = (figure(value, sign=True) for value in chosen.interval)
-    found = f"{options.measure} {figure(chosen.gain, sign=True)} ({options.level:.0%} interval {low} to {high})"
+    found = f"{options.measure} {figure(chosen.gain, sign=True)} ({100 * options.level:g}% interval {low} to {high})"
     if cut:
         found += " on queries cut from the documents"
         if needed == REAL_QUERIES:
-            return f"Too few queries to tell: {found}; about {needed} of people's own would tell."
+            return f"Too few queries to tell: {found}; start with about {needed} of people's own."
     if outcome == "too few queries to tell":
         return f"Too few queries to tell: {found}" + (f"; about {needed:,} queries would." if needed else ".")
     if outcome == "do not ship":
@@ -368,13 +388,15 @@ def _further(
 ) -> list[str]:  # fmt: skip
     """What else a person deciding should know, most important first."""
     clusters = len(set(board.clusters.values()))
-    found = [
-        f"p = {chosen.p_corrected:.2g} after correction, over {board.queries:,} queries in {clusters:,} "
-        f"{board.clustered_by}s; they show a true difference of {figure(chosen.detectable)} four times in five."
-    ]
+    tested = f"p = {chosen.p_corrected:.2g} after correction, over {board.queries:,} queries in {clusters:,} "
+    tested += f"{board.clustered_by}s"
+    if chosen.detectable is not None:
+        tested += f"; they show a true difference of {figure(chosen.detectable)} in {100 * options.power:g}% of cases"
+    found = [f"{tested}."]
     if best.name != row.name:
         value, own = mean(best.values(options.measure)), mean(row.values(options.measure))
-        found.append(f"{best.name} is better still: {options.measure} {figure(value)} against {figure(own)}.")
+        if figure(value) != figure(own):
+            found.append(f"{best.name} scored higher here: {options.measure} {figure(value)} against {figure(own)}.")
     queries = "query" if regressions.better == 1 else "queries"
     found.append(
         f"{regressions.better:,} {queries} got better, {regressions.worse:,} worse, {regressions.same:,} stayed."

@@ -27,7 +27,7 @@ def write_comparison(compared: Compared, target: Path) -> Path:
         "measure": compared.measure,
         "measures": compared.measures,
         "runs": list(dict.fromkeys(row.run for row in compared.rows)),
-        "reference": {"run": compared.reference[0], "row": display_name(compared.reference[1])},
+        "reference": {"run": compared.reference[0], "row": display_name(*compared.reference)},
         "rows": [_row(row, compared, best) for row in compared.rows],
         "gains": _gains(compared),
         "notes": compared.notes,
@@ -38,10 +38,11 @@ def write_comparison(compared: Compared, target: Path) -> Path:
     return target
 
 
-def display_name(row: str) -> str:
-    """A row without the path of its run, also within a hybrid's name."""
+def display_name(run: str, row: str) -> str:
+    """A row without the path of its run, also within a hybrid's name; another run's model may be the base."""
     prefix, colon, name = row.rpartition(":")
-    return prefix + colon + "tuned model" if Path(name).name == "model" else row
+    own = Path(name).name == "model" and Path(name).parent.name == Path(run).name
+    return prefix + colon + "tuned model" if own else row
 
 
 def _row(row: ComparedRow, compared: Compared, best: dict[str, float]) -> Json:
@@ -51,7 +52,7 @@ def _row(row: ComparedRow, compared: Compared, best: dict[str, float]) -> Json:
     ]
     return {
         "run": row.run,
-        "name": display_name(row.row),
+        "name": display_name(row.run, row.row),
         "full_name": row.row,
         "reference": (row.run, row.row) == compared.reference,
         "measures": cells,
@@ -66,7 +67,7 @@ def _gains(compared: Compared) -> Json | None:
             continue
         side = "same" if not found.significant else "up" if found.gain > 0 else "down"
         low, high = found.interval
-        name = f"{row.run}: {display_name(row.row)}"
+        name = f"{row.run}: {display_name(row.run, row.row)}"
         rows.append({"name": name, "role": "", "gain": found.gain, "low": low, "high": high, "tested": True,
                      "side": side, "p": found.p_corrected})  # fmt: skip
     if not rows:

@@ -29,6 +29,8 @@ def retriever_part(material: Material) -> Json | None:
     points = sorted((float(weight), float(value)) for weight, value in retriever["curve"].items())
     return {
         "kind": str(retriever.get("kind", "")),
+        "named": "the model before tuning" if retriever.get("before_tuning") else "the model",
+        "chosen_on": "dev (cut from train)" if "cut from train" in str(retriever.get("chosen_on")) else "dev",
         "weight": retriever.get("weight"),
         "queries": retriever.get("queries"),
         "model": points[0][1],
