@@ -170,6 +170,27 @@ def test_cutoffs_and_measures_can_be_added(data: RetrievalDataset) -> None:
     assert board.depth == 48
 
 
+def test_a_hybrids_weight_is_given_or_chosen_on_what_is_not_scored(tiny_bert: Path) -> None:
+    data, name = dataset(), f"hybrid:{tiny_bert}"
+    given = evaluate(data, [name], options=QUICK, weights={name: 0.7}).rows[0]
+    assert (given.details["weight"], given.details["chosen_on"]) == (0.7, None)
+    data.qrels.pop("dev", None)
+    board = evaluate(data, [name], "train", options=QUICK)
+    assert board.rows[0].details["weight"] == 0.5 and "no dev queries" in board.notes[0]
+
+
+def test_boards_of_one_set_alone_have_asked_the_same() -> None:
+    data = dataset()
+    asked = evaluate(data, ["bm25"], options=QUICK).asked
+    query, judged = next(iter(data.qrels["test"].items()))
+    more = {**data.qrels, "test": {**data.qrels["test"], query: {**judged, "d00c3": 1}}}
+    chunk = next(iter(data.corpus))
+    other = {**data.corpus, chunk: replace(data.corpus[chunk], text="other words")}
+    assert asked == evaluate(dataset(), ["bm25"], options=QUICK).asked
+    assert asked not in (evaluate(replace(data, **changed), ["bm25"], options=QUICK).asked
+                         for changed in ({"qrels": more}, {"corpus": other}))  # fmt: skip
+
+
 def test_the_title_says_generated() -> None:
     assert "generated queries" in evaluate(dataset(generated=True), ["bm25"], options=QUICK).title
     assert "generated" not in evaluate(dataset(), ["bm25"], options=QUICK).title

@@ -123,6 +123,16 @@ def test_what_an_unfinished_stage_gets_later_reaches_those_after_it(tmp_path: Pa
     assert [list(go(folder, steps, SILENT)) for _ in range(4)] == [["queries", "dataset"]] * 3 + [[]]
 
 
+def test_a_person_who_edits_queries_or_judgments_has_what_follows_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    steps = [Step("dataset", tmp_path, (), dict), Step("tune", tmp_path, (), dict, labels=(tmp_path,))]
+    folder = RunFolder(tmp_path)
+    assert list(go(folder, steps, SILENT)) == ["dataset", "tune"] and not go(folder, steps, SILENT)
+    for file in ("queries.jsonl", "qrels/test.tsv"):
+        (tmp_path / file).write_text("edited")
+        assert list(go(folder, steps, SILENT)) == ["tune"] and not go(folder, steps, SILENT)
+
+
 def test_what_forbids_a_stage_is_said_before_the_stages_that_cost(tmp_path: Path) -> None:
     def refuse() -> None:
         raise OutputError("edited")

@@ -84,6 +84,13 @@ def test_nothing_to_open(tmp_path: Path) -> None:
         save_retriever(tmp_path / "r", dataset(), evaluate(dataset(), ["bm25"], options=QUICK).rows[0])
 
 
+def test_what_is_served_reads_the_language_of_the_board(run: Path) -> None:
+    data = RetrievalDataset.read(run / "dataset")
+    row = evaluate(data, [f"hybrid:{run / 'model'}"], options=replace(QUICK, language="de")).rows[0]
+    save_retriever(run / "retriever", data, replace(row, details={**row.details, "weight": 0.5}))
+    assert json.loads((run / "retriever" / "retriever.json").read_text())["bm25"]["language"] == "de"
+
+
 def test_what_dev_said() -> None:
     row = evaluate(dataset(), ["bm25"], options=QUICK).rows[0]
     assert fusion_note(row) == ""

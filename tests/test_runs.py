@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vectune.errors import OutputError, StorageError
+from vectune.progress import Progress
 from vectune.runs import (
     RunFolder,
     check_output,
@@ -169,6 +170,13 @@ def test_a_folder_has_one_worker_at_a_time(tmp_path: Path) -> None:
     with locked(tmp_path):
         assert other() == 3
     assert other() == 0
+
+
+def test_half_an_emoji_is_written_as_it_was_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"query": "\ud83d \U0001f600"})
+    Progress(tmp_path / "events.jsonl", terminal=False).event("warning", text="caf\udce9.txt")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"query": "\ud83d \U0001f600"}
+    assert json.loads((tmp_path / "events.jsonl").read_text())["text"] == "caf\udce9.txt"
 
 
 def test_who_finds_a_folder_held_leaves_it_there(tmp_path: Path) -> None:

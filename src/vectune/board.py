@@ -99,6 +99,7 @@ class Board:
         dataset: the dataset's name.
         corpus, queries: counts.
         generated: the queries were written by a machine; the title says so.
+        asked: a hash of the split's queries and judgments and of the corpus: what is equal can be compared.
         depth: how many chunks of each ranking were scored.
         clusters: query id → the document of its right chunk; queries of one document are resampled together.
         clustered_by: ``document``, or ``chunk`` where there are too few documents to resample.
@@ -112,6 +113,7 @@ class Board:
     rows: tuple[Row, ...]
     measures: tuple[str, ...]
     generated: bool = False
+    asked: str = ""
     depth: int = 0
     clusters: dict[str, str] = field(default_factory=dict, repr=False)
     clustered_by: str = "document"
@@ -142,6 +144,7 @@ class Board:
             **head,
             "rows": rows,
             **rest,
+            "asked": self.asked,
             "clusters": self.clusters,
             "clustered_by": self.clustered_by,
             "notes": list(self.notes),
@@ -155,12 +158,14 @@ class Board:
             measures=tuple(value["measures"]),
             notes=tuple(value["notes"]),
             **{name: value[name] for name in _PLAIN},
+            asked=value.get("asked", ""),  # boards of earlier versions have none
         )
 
     def write(self, path: Path) -> None:
         """Write ``board.json``, whole or not at all; compact: indented, the rankings are thrice as long."""
         with writing(path) as beside:
-            beside.write_text(json.dumps(self.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(self.to_json(), ensure_ascii=False) + "\n"
+            beside.write_bytes(text.encode("utf-8", "backslashreplace"))
 
     @classmethod
     def read(cls, path: str | Path) -> Board:

@@ -137,13 +137,13 @@ def _tested(
 
 
 def _same_queries(one: Board, other: Board) -> bool:
-    """The same queries with the same answers: then differences can be paired."""
-    return one.clusters == other.clusters and one.split == other.split
+    """The same queries with the same answers among the same chunks: then differences can be paired."""
+    return (one.split, one.clusters, one.asked) == (other.split, other.clusters, other.asked)
 
 
 def _notes(boards: dict[str, Board], first: str) -> list[str]:
     found = [
-        f"{name} asks other queries than {first}: its figures cannot be compared with the others."
+        f"{name} asks other queries than {first}, or among other chunks: its figures do not compare with the others."
         for name, board in boards.items()
         if not _same_queries(board, boards[first])
     ]

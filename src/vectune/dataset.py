@@ -7,8 +7,9 @@ serves as well), and ``dataset.json`` where the dataset came from. Other formats
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from vectune.errors import DatasetError
 from vectune.judgments import StoredQrels, grade_of
 from vectune.lines import json_records, tsv_rows
 from vectune.records import Chunk, Query
-from vectune.runs import Json, hash_files, write_json, writing
+from vectune.runs import Json, write_json, writing
 from vectune.stored import StoredQueries, query_of
 
 SPLITS = ("train", "dev", "test")
@@ -146,9 +147,35 @@ class RetrievalDataset:
         return cls(corpus, cast("dict[str, Query]", queries), _some(qrels, path), _read_info(path), path)
 
 
-def dataset_key(folder: Path) -> str:
-    """Changes whenever a file of the dataset folder changes; read from sizes and times, not from contents."""
-    return hash_files(sorted(file for file in folder.rglob("*") if file.is_file() and ".cache" not in file.parts))
+def corpus_hash(dataset: RetrievalDataset) -> str:
+    """Changes with any chunk's id, content or place in the corpus."""
+    return _hash_of_lines(f"{chunk.id}\x1f{chunk.content}" for chunk in dataset.corpus.values())
+
+
+def asked_hash(dataset: RetrievalDataset, split: str) -> str:
+    """Changes with the corpus, and with any query or judgment of a split."""
+    judged = dataset.split(split)
+    asked = (f"{key}\x1f{dataset.queries[key].text}\x1f{sorted(judged[key].items())}" for key in sorted(judged))
+    return _hash_of_lines([corpus_hash(dataset), *asked])
+
+
+def labels_hash(path: Path) -> str:
+    """Changes with any query or judgment of a dataset, by what its files hold: copying a folder changes nothing."""
+    files = [path / "queries.jsonl", *sorted((path / "qrels").glob("*.tsv"))] if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in filter(Path.is_file, files):
+        digest.update(f"{file.name}\x1e".encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _hash_of_lines(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\x1e".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 # Writing

@@ -6,15 +6,16 @@ Names of rows are in ``rankers.py``, measures in ``metrics.py``, the board in ``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from vectune.board import Board, Costs, Row
-from vectune.dataset import Qrels, RetrievalDataset
+from vectune.dataset import Qrels, RetrievalDataset, asked_hash
 from vectune.embedders.options import DEFAULTS
 from vectune.errors import DatasetError, UsageError
 from vectune.metrics import DEFAULT_MEASURES, Answer, PerQuery, depth_of, measure_name, score_answers
@@ -81,6 +82,7 @@ def evaluate(
     options: EvaluateOptions = EvaluateOptions(),
     progress: Progress = SILENT,
     settings: Settings = DEFAULTS,
+    weights: Mapping[str, float] = MappingProxyType({}),
 ) -> Board:
     """Score models on one split.
 
@@ -92,6 +94,7 @@ def evaluate(
         options: what is measured.
         progress: where to report.
         settings: how models that are named are opened; see ``open_embedder``.
+        weights: BM25's weight in hybrids, by name, where another dataset has chosen it.
 
     Returns:
         The board, rows in the order of ``models``; a model named twice has one row.
@@ -106,11 +109,10 @@ def evaluate(
 
     qrels = _known(dataset, split)
     named = _named(models)
-    measures = options.all_measures()
     encoded = EncodedDataset(
         dataset, language=options.language, cache=options.cache, progress=progress, settings=settings
     )
-    work = _Evaluation(encoded, split, options, min(len(dataset.corpus), max(options.depth, depth_of(measures))))
+    work = _Evaluation(encoded, split, options, weights)
     for name, model in named.items():
         work.encoder(name, model)  # a name that means nothing shall not be found out after an hour's work on the others
     rows = []
@@ -125,8 +127,9 @@ def evaluate(
         corpus=len(dataset.corpus),
         queries=len(qrels),
         rows=tuple(rows),
-        measures=measures,
+        measures=work.measures,
         generated=dataset.generated_in(split),
+        asked=asked_hash(dataset, split),
         depth=work.depth,
         clusters=clusters,
         clustered_by=clustered_by,
@@ -201,11 +204,14 @@ def _named(models: Sequence[Model]) -> dict[RowName, Model]:
 class _Evaluation:
     """What all rows of one board share."""
 
-    def __init__(self, encoded: EncodedDataset, split: str, options: EvaluateOptions, depth: int) -> None:
-        self.encoded, self.split, self.options, self.depth = encoded, split, options, depth
+    def __init__(
+        self, encoded: EncodedDataset, split: str, options: EvaluateOptions, weights: Mapping[str, float]
+    ) -> None:
+        self.encoded, self.split, self.options, self.weights = encoded, split, options, weights
         self.qrels = encoded.dataset.split(split)
         self.texts = [query.text for query in encoded.dataset.queries_of(split)]
         self.measures = options.all_measures()
+        self.depth = min(len(encoded.dataset.corpus), max(options.depth, depth_of(self.measures)))
         self.notes: list[str] = []
 
     def row(self, name: RowName, model: Model) -> Row:
@@ -254,12 +260,15 @@ class _Evaluation:
         from vectune.splits import with_dev
 
         dataset, chosen_on = self.encoded.dataset, "dev"
-        if not dataset.qrels.get("dev") and dataset.qrels.get("train"):
+        language: Json = {"language": self.encoded.language}
+        if name.text in self.weights:
+            return self.weights[name.text], {"weight": self.weights[name.text], "chosen_on": None, **language}
+        if not dataset.qrels.get("dev") and dataset.qrels.get("train") and self.split != "train":
             dataset, chosen_on = with_dev(dataset, self.options.seed), "dev, cut from train"
         if not dataset.qrels.get("dev") or self.split == "dev":
             why = "it has no dev queries" if self.split != "dev" else "dev is the split that is scored"
             self.notes.append(f"{name.text}: the weight is .5, for {why} to choose it on.")
-            return 0.5, {"weight": 0.5, "chosen_on": None}
+            return 0.5, {"weight": 0.5, "chosen_on": None, **language}
         queries = dataset.queries_of("dev")
         texts = [query.text for query in queries]
         if encoder.untuned is not None:
@@ -277,7 +286,7 @@ class _Evaluation:
         curve = {f"{at:g}": value for at, value in weight.curve.items()}
         details: Json = {
             "weight": weight.value, "chosen_on": chosen_on, "queries": weight.queries, "curve": curve,
-            "before_tuning": encoder.untuned is not None,
+            "before_tuning": encoder.untuned is not None, **language,
         }  # fmt: skip
         return weight.value, details
 

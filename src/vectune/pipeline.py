@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vectune import __version__
 from vectune.config import Config
-from vectune.dataset import RetrievalDataset
+from vectune.dataset import RetrievalDataset, labels_hash
 from vectune.documents import find_files
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.settings import decisive
@@ -221,12 +221,16 @@ def evaluate(
 
 
 def guard(
-    general: str | Path | RetrievalDataset, models: Sequence[str | Embedder], config: Config, progress: Progress
+    general: str | Path | RetrievalDataset, models: Sequence[str], board: Board, config: Config, progress: Progress
 ) -> Board:
-    """Score models on the test split of a set that nothing is tuned on, so that its other splits do not matter."""
+    """Score rows of a board on the test split of a set that nothing is tuned on, hybrids at the weight they have there.
+
+    Its other splits do not matter.
+    """
     from vectune.evaluation import evaluate as score
 
-    return score(opened_dataset(general), models, "test", config.seeded().evaluate, progress, config.models)
+    weights = {row.name: float(row.details["weight"]) for row in board.rows if "weight" in row.details}
+    return score(opened_dataset(general), models, "test", config.seeded().evaluate, progress, config.models, weights)
 
 
 def report(run_folder: str | Path) -> Path:
@@ -300,13 +304,23 @@ def contamination(dataset: RetrievalDataset, config: Config, progress: Progress)
 
 @dataclass(frozen=True)
 class Step:
-    """One stage: what it writes, what it depends on besides the stage before, the work, and what may forbid it."""
+    """One stage.
+
+    Attributes:
+        name: what it is called.
+        target: what it writes.
+        depends: what it depends on besides the stage before.
+        work: does it; returns what the manifest keeps.
+        check: raises what forbids it.
+        labels: datasets whose queries and judgments it depends on: a person may have edited them.
+    """
 
     name: str
     target: Path
     depends: tuple[Any, ...]
     work: Callable[[], Json]
     check: Callable[[], None] = lambda: None
+    labels: tuple[Path, ...] = ()
 
 
 def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, progress: Progress) -> list[Step]:
@@ -354,6 +368,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
     method = checked_method(config.tune)
     served = str(blend) if unlabelled else f"hybrid:{model}"
     rows = ["bm25", config.model, *([served] if unlabelled else []), f"hybrid:{model}", str(model)]
+    general = () if config.general is None else (Path(config.general),)
 
     def write_model() -> Json:
         options = replace(config.tune, method=method)
@@ -365,21 +380,8 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         return tune_with(RetrievalDataset.read(dataset), blend, options, progress, models=config.models).to_json()
 
     def write_board() -> Json:
-        from vectune.general import general_set
-        from vectune.queries.extractive import ExtractiveWriter
-        from vectune.verdict import verdict
-
-        opened = RetrievalDataset.read(dataset)
-        scored = evaluate(opened, rows, "test", config, progress=progress)
-        untouched: str | RetrievalDataset | None = config.general
-        if untouched is None:
-            untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
-        compared = (config.model, served if unlabelled else str(model))  # what nobody will serve needs no verdict
-        general = None if untouched is None else guard(untouched, compared, config, progress)
-        judged = verdict(scored, opened, *compared, config.verdict, general=general)
-        write_json(run / "verdict.json", judged.to_json())
-        scored.write(board)
-        return {"verdict": judged.sentence}
+        candidate = served if unlabelled else str(model)  # what nobody will serve needs no verdict
+        return _score_and_judge(run, rows, candidate, config, progress)
 
     def write_retriever() -> Json:
         from vectune.board import Board
@@ -392,18 +394,44 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
 
     def write_curve() -> Json:
         options = replace(config.tune, method=method)
-        found = curve(dataset, replace(config, tune=options), whole=model, progress=progress)
+        aside = Progress(run / "work" / "curve.jsonl", progress.terminal)  # the report draws the model's own training
+        found = curve(dataset, replace(config, tune=options), whole=model, progress=aside)
         write_json(run / "curve.json", found.to_json())
         return {"advice": found.advice}
 
     return [
-        Step("tune", model, (config.tune.decisive(), *decisive(config.model, config.models)), write_model),
+        Step(
+            "tune",
+            model,
+            (config.tune.decisive(), *decisive(config.model, config.models)),
+            write_model,
+            labels=(dataset,),
+        ),
         *([Step("blend", blend, (), write_blend)] if unlabelled else []),
-        Step("evaluate", board, (config.evaluate, config.verdict, config.general), write_board),
+        Step("evaluate", board, (config.evaluate, config.verdict, config.general), write_board, labels=general),
         Step("retriever", run / "retriever", (), write_retriever),
         *([Step("curve", run / "curve.json", (), write_curve)] if config.curve else []),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
     ]
+
+
+def _score_and_judge(run: Path, rows: list[str], candidate: str, config: Config, progress: Progress) -> Json:
+    """Write the board and the verdict of a run; the board goes last."""
+    from vectune.general import general_set
+    from vectune.queries.extractive import ExtractiveWriter
+    from vectune.verdict import verdict
+
+    opened = RetrievalDataset.read(run / "dataset")
+    scored = evaluate(opened, rows, "test", config, progress=progress)
+    untouched: str | RetrievalDataset | None = config.general
+    if untouched is None:
+        untouched = general_set(opened, ExtractiveWriter(config.queries), seed=config.seed)
+    compared = (config.model, candidate)
+    guarded = None if untouched is None else guard(untouched, compared, scored, config, progress)
+    judged = verdict(scored, opened, *compared, config.verdict, general=guarded)
+    write_json(run / "verdict.json", judged.to_json())
+    scored.write(run / "board.json")
+    return {"verdict": judged.sentence}
 
 
 def _unlabelled(config: Config) -> bool:
@@ -424,7 +452,7 @@ def go(
     """Do the steps that are not done, in order, after ``before`` if there is any; returns the seconds of each."""
     key, ran = "", dict[str, float]()
     for place, step in enumerate(steps):
-        key = hash_of([key, [repr(value) for value in step.depends]])
+        key = hash_of([key, [repr(value) for value in step.depends], *map(labels_hash, step.labels)])
         stage = folder.finished(step.name, key, step.target)
         if stage is None:
             if not ran:

@@ -59,7 +59,7 @@ class Progress:
             return
         self.events.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"time": round(time.time(), 3), "kind": kind, **fields}, ensure_ascii=False)
-        with self.events.open("a", encoding="utf-8") as file:
+        with self.events.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 
     def milestone(self, message: str) -> None:

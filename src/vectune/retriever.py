@@ -8,12 +8,12 @@ A retriever folder holds ``retriever.json``, ``bm25/`` and ``vectors.npy`` (as f
      "bm25": {"language": "en", "k1": 1.5, "b": 0.75} | null,
      "dataset": "../dataset",                      where the chunks' texts are, relative to this folder
      "chunks": 699, "corpus": "sha-256 of the chunks' ids and contents",
-     "chosen_on": "dev", "queries": 80, "curve": {"0": 0.44, ..., "1": 0.72}}  nDCG@10 on dev by weight
+     "chosen_on": "dev", "queries": 80, "curve": {"0": 0.44, ..., "1": 0.72},  nDCG@10 on dev by weight
+     "before_tuning": false}                       whether that is with queries as they are before tuning
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vectune.board import Row, figure
-from vectune.dataset import RetrievalDataset
+from vectune.dataset import RetrievalDataset, corpus_hash
 from vectune.embedders.options import DEFAULTS
 from vectune.errors import DatasetError, FingerprintError, InputError
 from vectune.progress import SILENT, Progress
@@ -97,9 +97,9 @@ class Retriever:
         if not queries:
             return []
         vectors = None if self.embedder is None else self._query_vectors(self.embedder, queries)
-        chunks = list(self.dataset.corpus.values())
+        corpus, ids = self.dataset.corpus, self._ids
         return [
-            [Hit(chunks[index], float(score)) for index, score in zip(indices, scores, strict=True)]
+            [Hit(corpus[ids[index]], float(score)) for index, score in zip(indices, scores, strict=True)]
             for indices, scores in self._ranker.rank(queries, vectors, k)
         ]
 
@@ -130,6 +130,10 @@ class Retriever:
         return embedder
 
     @cached_property
+    def _ids(self) -> list[str]:
+        return list(self.dataset.corpus)
+
+    @cached_property
     def _ranker(self) -> Ranker:
         import numpy as np
 
@@ -137,7 +141,7 @@ class Retriever:
         from vectune.rankers import Dense, Hybrid, Lexical
         from vectune.retrieval import tie_order
 
-        ties, kind = tie_order(list(self.dataset.corpus)), self.facts["kind"]
+        ties, kind = tie_order(self._ids), self.facts["kind"]
         if kind == "bm25":
             return Lexical(BM25.load(self.folder / "bm25"), ties)
         vectors = np.load(self.folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
@@ -178,7 +182,7 @@ def save_retriever(
     name = parse_name(row.name)
     weight = float(row.details.get("weight", 0.0 if name.model else 1.0))
     kind = "bm25" if weight == 1 else "dense" if weight == 0 else "hybrid"
-    language = row.details.get("language", "en")
+    language = "en" if kind == "dense" else row.details["language"]  # without BM25 there is nothing to stem
     encoded = EncodedDataset(dataset, language=language, cache=cache, progress=progress, settings=settings)
     facts: Json = {"vectune": __version__, "kind": kind, "weight": weight, "model": None, "bm25": None}
     with writing(target) as beside:
@@ -195,7 +199,8 @@ def save_retriever(
             facts["bm25"] = {"language": bm25.analyzer.language, "k1": bm25.k1, "b": bm25.b}
         facts |= {"dataset": _relative(str(dataset.path), target), "chunks": len(dataset.corpus)}
         facts |= {"corpus": corpus_hash(dataset)}
-        facts |= {key: row.details[key] for key in ("chosen_on", "queries", "curve") if key in row.details}
+        told = ("chosen_on", "queries", "curve", "before_tuning")
+        facts |= {key: row.details[key] for key in told if key in row.details}
         write_json(beside / RETRIEVER_FILE, facts)
     return Retriever(target, facts, dataset, settings)
 
@@ -213,14 +218,6 @@ def fusion_note(row: Row) -> str:
         return f"On dev {alone} alone is best (nDCG@10 {best}; {beside} {other})."
     of = named.removeprefix("the ")
     return f"On dev the hybrid with BM25's weight {weight:g} is best: nDCG@10 {best}; {of} {model}, BM25 {bm25}."
-
-
-def corpus_hash(dataset: RetrievalDataset) -> str:
-    """Changes with any chunk's id, content or place in the corpus."""
-    digest = hashlib.sha256()
-    for chunk in dataset.corpus.values():
-        digest.update(f"{chunk.id}\x1f{chunk.content}\x1e".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _relative(name: str, folder: Path) -> str:

@@ -104,7 +104,8 @@ def remove(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is whole or absent."""
     with writing(path) as beside:
-        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        beside.write_bytes(text.encode("utf-8", "backslashreplace"))  # half an emoji is JSON's escape again
 
 
 def decided_once(kept: Path, key: str, decide: Callable[[], Decided]) -> Decided:

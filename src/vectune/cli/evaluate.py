@@ -124,7 +124,7 @@ def _judge(
     from vectune.runs import write_json
     from vectune.verdict import verdict
 
-    scored = None if general is None else guard(general, compared, options, Progress())
+    scored = None if general is None else guard(general, compared, board, options, Progress())
     judged = verdict(board, dataset, *compared, options.verdict, general=scored)
     write_json(out, judged.to_json())
     print(judged.sentence)
@@ -173,4 +173,4 @@ def _write(board: Board, json: Path | None, csv: Path | None, markdown: Path | N
     for path, text in ((csv, board.to_csv), (markdown, board.to_markdown)):
         if path is not None:
             with writing(path) as beside:
-                beside.write_text(text(), encoding="utf-8")
+                beside.write_text(text(), encoding="utf-8", errors="replace")
