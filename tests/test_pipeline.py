@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import vectune
+from tiny_dataset import small_dataset
 from vectune.config import Config, override
-from vectune.errors import DocumentError, OutputError
+from vectune.errors import DocumentError, OutputError, UsageError
 from vectune.pipeline import Step, go, proving, run, tell_other_inputs
 from vectune.progress import SILENT
 from vectune.runs import Json, RunFolder
@@ -151,6 +152,11 @@ def test_what_weights_do_not_depend_on_tunes_nothing_again(config: Config, tmp_p
         return next(step.depends for step in proving(tmp_path, override(config, said), SILENT) if step.name == "tune")
 
     assert depends() == depends(**{"tune.memory_gib": 1.0}) != depends(**{"tune.epochs": 3})
+
+
+def test_a_curve_over_queries_that_nothing_is_learnt_from_is_refused(config: Config) -> None:
+    with pytest.raises(UsageError, match="learns from the documents alone"):
+        vectune.pipeline.curve(small_dataset(), override(config, {"tune.method": "blend"}))
 
 
 def test_other_documents_in_a_run_directory_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

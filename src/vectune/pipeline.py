@@ -160,6 +160,21 @@ def explain(dataset: str | Path | RetrievalDataset, config: Config = Config()) -
     return explain_tuning(opened_dataset(dataset), config.seeded().tune)
 
 
+def check_curve(dataset: str | Path | RetrievalDataset, config: Config) -> None:
+    """Refuse a curve over train queries where none is learnt from.
+
+    Raises:
+        UsageError: the method is a blend.
+    """
+    from vectune.training.methods import method_for
+
+    if method_for(opened_dataset(dataset), config.seeded().tune) == "blend":
+        raise UsageError(
+            "--curve: a blend learns from the documents alone; other train queries would not change it.",
+            "Leave out --curve, or name another --method.",
+        )
+
+
 def curve(
     dataset: str | Path | RetrievalDataset,
     config: Config = Config(),
@@ -173,12 +188,16 @@ def curve(
         dataset, config: as for ``tune``.
         whole: what was tuned on all of it with this configuration, if it is at hand; it need not be done again.
         progress: where to report.
+
+    Raises:
+        UsageError: the method learns from no query.
     """
     from tempfile import TemporaryDirectory
 
     from vectune.curve import WHOLE, learning_curve
     from vectune.training.methods import tune_with
 
+    check_curve(dataset, config)
     options = config.seeded().tune
     with TemporaryDirectory() as folder:
 

@@ -60,10 +60,8 @@ def tune(
     explain: Annotated[bool, typer.Option("--explain", help="Show what would be done and why, and stop.")] = False,
 ) -> None:
     """Dataset → tuned model. Without a gain on dev the base is the result (a blend is fitted without asking dev)."""
+    from vectune import pipeline
     from vectune.config import override, read_config
-    from vectune.pipeline import curve as learning_curve
-    from vectune.pipeline import explain as explain_tuning
-    from vectune.pipeline import tune as tune_model
     from vectune.progress import Progress
 
     options = override(
@@ -84,11 +82,12 @@ def tune(
         },
     )
     if explain:
-        return show_reasons(explain_tuning(dataset, options))
-    result = tune_model(dataset, out, options, progress=Progress())
-    show_result(result, out)
+        return show_reasons(pipeline.explain(dataset, options))
     if curve:
-        show_curve(learning_curve(dataset, options, progress=Progress()), out / "curve.json")
+        pipeline.check_curve(dataset, options)
+    show_result(pipeline.tune(dataset, out, options, progress=Progress()), out)
+    if curve:
+        show_curve(pipeline.curve(dataset, options, progress=Progress()), out / "curve.json")
 
 
 def show_reasons(rows: list[tuple[str, str, str]]) -> None:
