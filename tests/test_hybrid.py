@@ -61,7 +61,7 @@ def test_without_dev_it_is_cut_from_train(noisy: WordEmbedder) -> None:
 def test_with_nothing_to_choose_on_it_is_a_half_and_says_so(noisy: WordEmbedder) -> None:
     data = dataset()
     board = evaluate(replace(data, qrels={"test": data.qrels["test"]}), ["hybrid:noisy"], options=QUICK)
-    assert board.rows[0].details == {"weight": 0.5, "chosen_on": None}
+    assert board.rows[0].details == {"weight": 0.5, "chosen_on": None, "language": "en"}
     assert any("weight is .5" in note for note in board.notes)
     assert "scored" in evaluate(data, ["hybrid:noisy"], "dev", QUICK).notes[0]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from vectune.errors import ModelError, UsageError
 from vectune.lexical import BM25, Analyzer, fuse, top_indices, zscores
+from vectune.tail import lexicon
 
 TEXTS = ["the red fox runs", "a red house", "foxes and houses, red red red", "", "blue sea"]
 
@@ -113,3 +115,24 @@ def test_zscores_and_fuse() -> None:
     assert np.array_equal(fuse(dense, lexical, 0), zscores(dense))
     assert np.array_equal(fuse(dense, lexical, 1), zscores(lexical))
     assert fuse(dense, lexical, 0.25) == pytest.approx(0.25 * zscores(lexical) + 0.75 * zscores(dense), abs=1e-6)
+
+
+GERMAN = [
+    "Die Häuser am Fluss sind nicht alt, und das Wasser ist mit dem Boot zu erreichen.",
+    "Das Haus ist aus Stein, und der Garten wird von den Leuten im Dorf gepflegt.",
+] * 3
+
+
+@pytest.mark.parametrize("texts", [GERMAN, (text for text in GERMAN)], ids=["all at hand", "one by one"])
+def test_the_language_is_that_of_the_texts(texts: Iterable[str]) -> None:
+    index = BM25(texts)
+    assert index.analyzer.language == "de" and len(index) == 6
+    assert index.scores("Hauses")[1] > 0 and not index.scores("und der die").any()
+
+
+@pytest.mark.parametrize(
+    ("text", "language"), [("x1 y2 z3", "en"), ("W domu jest ogród, który nie jest duży, ale to jest dom.", None)]
+)
+def test_texts_of_no_known_language_are_english_and_some_have_no_stemmer(text: str, language: str | None) -> None:
+    assert BM25([text] * 3).analyzer.language == language
+    assert lexicon([text] * 3).language == language

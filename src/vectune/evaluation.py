@@ -18,6 +18,7 @@ from vectune.board import Board, Costs, Row
 from vectune.dataset import Qrels, RetrievalDataset, asked_hash
 from vectune.embedders.options import DEFAULTS
 from vectune.errors import DatasetError, UsageError
+from vectune.lexical import AUTO
 from vectune.metrics import DEFAULT_MEASURES, Answer, PerQuery, depth_of, measure_name, score_answers
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
@@ -51,7 +52,7 @@ class EvaluateOptions:
         timed_queries: so many queries are asked one at a time, past every cache, for the latency; 0 does not time.
         hybrid_step: distance between the weights that are tried on dev for ``hybrid:NAME``.
         seed: draws what dev is cut from, where a dataset has none.
-        language: BM25's, as an ISO 639-1 code; None neither stems nor drops stop words.
+        language: BM25's, as an ISO 639-1 code; ``auto``: the corpus's; None neither stems nor drops stop words.
         cache: keep vectors on disk across runs, keyed by the model's fingerprint.
     """
 
@@ -62,7 +63,7 @@ class EvaluateOptions:
     timed_queries: int = 20
     hybrid_step: float = 0.05
     seed: int = 0
-    language: str | None = "en"
+    language: str | None = AUTO
     cache: bool = True
 
     def all_measures(self) -> tuple[str, ...]:
@@ -244,7 +245,7 @@ class _Evaluation:
 
         ties = self.encoded.ties
         if encoder is None:
-            return Lexical(self.encoded.bm25, ties), {"language": self.encoded.language}
+            return Lexical(self.encoded.bm25, ties), {"language": self.encoded.bm25.analyzer.language}
         corpus = self._shaped(name, encoder.corpus)
         if name.quantization == "int8":
             self.notes.append(INT8_NOTE)
@@ -260,7 +261,7 @@ class _Evaluation:
         from vectune.splits import with_dev
 
         dataset, chosen_on = self.encoded.dataset, "dev"
-        language: Json = {"language": self.encoded.language}
+        language: Json = {"language": self.encoded.bm25.analyzer.language}
         if name.text in self.weights:
             return self.weights[name.text], {"weight": self.weights[name.text], "chosen_on": None, **language}
         if not dataset.qrels.get("dev") and dataset.qrels.get("train") and self.split != "train":

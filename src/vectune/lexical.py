@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ LANGUAGES = {
     "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pt": "portuguese",
     "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish",
 }  # fmt: skip
+AUTO = "auto"  # the language of the texts
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"  # scripts that write no space between words
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]{{2,}}")
 _UNSPACED_START = re.compile(rf"[{_UNSPACED}]")
@@ -98,19 +100,37 @@ def _language_parts(language: str | None) -> tuple[frozenset[str], Callable[[str
     return stopwords, stem
 
 
+def language_of(texts: Iterable[str], language: str | None) -> tuple[Iterable[str], str | None]:
+    """The texts, and the language to stem them by: where it is ``auto``, that of most of them, English if unknown.
+
+    Texts that come one by one are judged by the first 200; None is a language without a stemmer.
+    """
+    if language != AUTO:
+        return texts, language
+    from vectune.queries.language import main_language
+
+    if not isinstance(texts, Sequence):
+        coming = iter(texts)
+        sample = list(islice(coming, 200))
+        texts = chain(sample, coming)
+    found = main_language(texts if isinstance(texts, Sequence) else sample) or "en"
+    return texts, found if found in LANGUAGES else None
+
+
 class BM25:
     """An inverted index with every word's contribution to every text already computed.
 
     Args:
         texts: what is searched, usually ``chunk.content``; read once, never kept.
-        language: see ``Analyzer``.
+        language: see ``Analyzer``; ``auto``: that of the texts.
         k1: how fast repetitions saturate.
         b: how much long texts are held back, 0 to 1.
     """
 
-    def __init__(self, texts: Iterable[str], language: str | None = "en", *, k1: float = 1.5, b: float = 0.75) -> None:
+    def __init__(self, texts: Iterable[str], language: str | None = AUTO, *, k1: float = 1.5, b: float = 0.75) -> None:
         import bm25s
 
+        texts, language = language_of(texts, language)
         self.analyzer = Analyzer(language)
         self.k1, self.b = k1, b
         self.vocabulary: dict[str, int] = {}

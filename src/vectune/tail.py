@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectune.errors import DatasetError
-from vectune.lexical import Analyzer
+from vectune.lexical import AUTO, Analyzer, language_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,13 +110,13 @@ class Tail:
         return Analyzer(self.language)
 
 
-def fit_tail(texts: Sequence[str], dimensions: int, language: str | None = "en", seed: int = 0) -> Tail:
+def fit_tail(texts: Sequence[str], dimensions: int, language: str | None = AUTO, seed: int = 0) -> Tail:
     """Learn a tail from a corpus.
 
     Args:
         texts: the chunks' contents.
         dimensions: how many to keep; fewer where the corpus has fewer chunks or words.
-        language: see ``lexical.Analyzer``.
+        language: see ``lexical.BM25``.
         seed: of the randomised decomposition of larger corpora.
 
     Raises:
@@ -130,12 +130,13 @@ def fit_tail(texts: Sequence[str], dimensions: int, language: str | None = "en",
     return replace(tail, basis=basis.astype(np.float16).astype(np.float32))
 
 
-def lexicon(texts: Iterable[str], language: str | None = "en") -> Tail:
+def lexicon(texts: Iterable[str], language: str | None = AUTO) -> Tail:
     """A tail of no dimensions: the corpus's words, how rare they are, and how long chunks are.
 
     Raises:
         DatasetError: no text holds a word.
     """
+    texts, language = language_of(texts, language)
     analyzer = Analyzer(language)
     found: Counter[str] = Counter()
     count = total = 0

@@ -26,6 +26,7 @@ from vectune.blend import spread
 from vectune.carded import Carded
 from vectune.embedders.models import ARTIFACT_FILE, INNER
 from vectune.errors import ModelError
+from vectune.lexical import AUTO
 from vectune.tail import Tail, lexicon, rarity
 
 if TYPE_CHECKING:
@@ -109,13 +110,13 @@ class WordFit:
     Args:
         texts: the chunks' contents.
         vectors: as they are stored, (len(texts), dim); may be a memory map.
-        language: see ``lexical.Analyzer``.
+        language: see ``lexical.BM25``.
 
     Raises:
         DatasetError: no text holds a word.
     """
 
-    def __init__(self, texts: Sequence[str], vectors: Vectors, language: str | None = "en") -> None:
+    def __init__(self, texts: Sequence[str], vectors: Vectors, language: str | None = AUTO) -> None:
         self.rows: Rows = np.arange(0, len(texts), -(-len(texts) // SAMPLE) or 1)
         sample = [texts[row] for row in self.rows.tolist()]
         self.vectors, self.empty = vectors, lexicon(sample, language)

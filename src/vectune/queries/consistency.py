@@ -12,7 +12,6 @@ import numpy as np
 from vectune.lexical import BM25, fuse
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
-from vectune.queries import language
 from vectune.records import Chunk, WrittenQuery
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def consistent(
     ids = _compared(written, corpus)
     place = {chunk: index for index, chunk in enumerate(ids)}
     texts = [corpus[chunk].content for chunk in ids]
-    bm25 = BM25(texts, _main_language(texts))
+    bm25 = BM25(texts)
     vectors = embedder.embed_documents(texts) if embedder is not None else None
     with progress.task("check queries", len(written), "queries") as task:
         for start in range(0, len(written), _BLOCK):
@@ -123,13 +122,3 @@ def _judge(own: NDArray[np.int64], scores: _Scores, ids: Sequence[str], options:
     if len(further) > options.further:
         return Judgment("answered by many chunks")
     return Judgment(further=tuple(ids[other] for other in further))
-
-
-def _main_language(texts: Sequence[str]) -> str | None:
-    """The language of most chunks, for the stemmer; None where it is unknown or has none."""
-    from vectune.lexical import LANGUAGES
-
-    step = max(1, len(texts) // 200)
-    found = [language.detect(text) for text in texts[::step]]
-    best = max(set(found), key=found.count, default="")
-    return best if best in LANGUAGES else None

@@ -21,6 +21,7 @@ from vectune.blend import Blend
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE, INNER
 from vectune.errors import DatasetError
+from vectune.lexical import AUTO
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, write_json, writing
 from vectune.splits import with_dev
@@ -50,12 +51,12 @@ class BlendOptions:
         dimensions: of the tail; the whole vector has one more than base and tail together. More follow BM25 closer;
             there are never more than chunks. 639 make 1,024 in all over a base of 384, and keep most of the gain.
         weight: of the tail, 0 to 1. None: chosen on real judgments where there are some, else 0.2.
-        language: see ``lexical.Analyzer``.
+        language: see ``lexical.BM25``.
     """
 
     dimensions: int = 1151
     weight: float | None = None
-    language: str | None = "en"
+    language: str | None = AUTO
 
 
 def tune_blend(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError
-from vectune.lexical import BM25, fuse, top_indices
+from vectune.lexical import AUTO, BM25, fuse, top_indices
 from vectune.progress import SILENT, Progress
 from vectune.records import Chunk, Query
 
@@ -31,12 +31,12 @@ class TeacherOptions:
     Attributes:
         weight: of BM25 in the fused score, 0 to 1.
         agree: both BM25 and the base must rank the chunk among their first so many.
-        language: see ``lexical.Analyzer``.
+        language: see ``lexical.BM25``.
     """
 
     weight: float = 0.5
     agree: int = 5
-    language: str | None = "en"
+    language: str | None = AUTO
 
 
 def label_queries(
