@@ -21,7 +21,7 @@ from vectune.progress import Progress
 from vectune.protocols import QueryWriter
 from vectune.queries.llm import LLMOptions, LLMWriter
 from vectune.records import Chunk, WrittenQuery
-from vectune.testing import OpenAIServer
+from vectune.testing import OpenAIServer, queries_answer
 
 
 @pytest.fixture
@@ -143,6 +143,13 @@ def test_one_fault_is_survived(server: OpenAIServer, kind: str) -> None:
     one = writer(server)
     assert by_chunk(list(one.write(chunks(2)))) == {chunk.id: 2 for chunk in chunks(2)}
     assert one.usage.requests == 3 and not one.failures
+
+
+def test_half_a_surrogate_pair_in_an_answer_ends_nothing(server: OpenAIServer) -> None:
+    server.chat = lambda body: queries_answer(body) + "\n3. how does \ud83d work?"
+    assert by_chunk(list(writer(server, structured=False, queries=3).write(chunks(4)))) == {
+        chunk.id: 3 for chunk in chunks(4)
+    }
 
 
 def test_hung_connection_is_left(server: OpenAIServer) -> None:

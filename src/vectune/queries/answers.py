@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from vectune.characters import whole
 from vectune.errors import StorageError
 from vectune.runs import cache_folder, storage_errors
 
@@ -41,7 +42,8 @@ class Answer:
     """A model's answer as it came.
 
     Attributes:
-        text: unparsed, so that a better parser can read it again without paying.
+        text: unparsed, so that a better parser can read it again without paying; a lone surrogate, which JSON can hold
+            and SQLite cannot, becomes U+FFFD.
         tokens_in, tokens_out: as the server counted them, else estimated.
         truncated: the model was cut off at its limit.
         queries: how many were asked for.
@@ -52,6 +54,9 @@ class Answer:
     tokens_out: int
     truncated: bool = False
     queries: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", whole(self.text))
 
 
 def _write_ahead(db: sqlite3.Connection, patience: float = 60.0) -> None:
