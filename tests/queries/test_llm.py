@@ -19,6 +19,7 @@ import pytest
 from vectune.errors import EndpointError, InputError, UsageError
 from vectune.progress import Progress
 from vectune.protocols import QueryWriter
+from vectune.queries.answers import Answers
 from vectune.queries.llm import LLMOptions, LLMWriter
 from vectune.records import Chunk, WrittenQuery
 from vectune.testing import OpenAIServer, queries_answer
@@ -226,6 +227,23 @@ def test_empty_account_stops_at_once(server: OpenAIServer) -> None:
     with pytest.raises(EndpointError, match="account is empty"):
         list(writer(server).write(chunks(50)))
     assert server.count() <= 4
+
+
+def test_an_error_on_a_slow_disk_loses_no_answer(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Answers.put
+
+    def slow_put(self: Answers, *what: Any) -> None:
+        time.sleep(0.5)
+        put(self, *what)
+
+    server.fail("slow", times=29, slow_seconds=0.0).fail("quota")  # that is, the thirtieth
+    one = writer(server, concurrency=30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Answers, "put", slow_put)
+        with pytest.raises(EndpointError, match="account is empty"):
+            list(one.write(chunks(60)))
+    again = writer(server)
+    assert again.estimate(chunks(60)).cached == one.usage.answers > 1
 
 
 def test_nobody_listens() -> None:

@@ -139,6 +139,7 @@ class Asker:
             await asyncio.gather(*workers, return_exceptions=True)
             self.usage.requests += endpoint.sent
             await endpoint.close()
+            await self._keeper.finish()
 
     async def _work(self, endpoint: ChatEndpoint, asks: Iterator[Ask]) -> None:
         for ask in asks:
@@ -210,6 +211,13 @@ class _Keeper:
         if self._next is None:
             self._next = asyncio.create_task(self._write())
         await asyncio.shield(self._next)
+
+    async def finish(self) -> None:
+        """Return when all that was given is on disk: who gave it may have been cancelled while it waited."""
+        if self._next is not None:
+            await self._next
+        async with self._lock:  # the write before it
+            pass
 
     async def _write(self) -> None:
         async with self._lock:
