@@ -117,6 +117,16 @@ def test_budget(server: OpenAIServer) -> None:
     assert one.usage.money is not None and one.usage.money <= whole
 
 
+def test_answers_without_a_query_are_asked_again_within_the_budget_only(server: OpenAIServer) -> None:
+    server.chat = lambda body: "I am sorry. " * 300
+    whole = writer(server).estimate(CHUNKS).money
+    assert whole is not None
+    one = writer(server, budget=3 * whole)
+    assert not written(one)
+    assert len(server._batches) == 1 and "budget" in one.stopped
+    assert len(one.failures) == 12 and "holds no query" in one.failures[0].reason
+
+
 def test_server_without_batches(server: OpenAIServer) -> None:
     server.key = "other"
     with pytest.raises(EndpointError, match="the batch failed"):

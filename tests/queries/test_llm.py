@@ -288,6 +288,36 @@ def test_budget_is_a_limit_and_the_rest_comes_later(server: OpenAIServer) -> Non
     assert server.count() == 60
 
 
+def test_budget_holds_for_a_model_that_thinks(server: OpenAIServer) -> None:
+    server.thinking, server.delay = 1500, 0.05
+    one = writer(server, "gpt-5", budget=0.25, concurrency=16)  # an answer costs $0.0155
+    written = list(one.write(chunks(60)))
+    assert one.usage.money is not None and 0.2 < one.usage.money <= 0.25
+    assert "budget" in one.stopped and not one.failures
+    assert len(by_chunk(written)) == one.usage.answers == server.count()
+    assert server.most_in_flight > 4
+
+
+def test_repetitions_are_within_the_budget(server: OpenAIServer) -> None:
+    server.chat = lambda body: "I am sorry. " * 300
+    one = writer(server, "gpt-5", budget=0.012, concurrency=1)  # an answer costs $0.0094, twice its limit $0.0188
+    assert not list(one.write(chunks(60)))
+    assert server.count() == 1 and "budget" in one.stopped
+    assert len(one.failures) == 1 and "holds no query" in one.failures[0].reason
+
+
+@pytest.mark.parametrize("fault", ["hung", "malformed"])
+def test_what_is_lost_on_the_way_is_paid_for(server: OpenAIServer, fault: str) -> None:
+    list(writer(server).write(chunks(1)))
+    whole = writer(server).estimate(chunks(12)).money
+    assert whole is not None
+    server.fail(fault, times=1000)
+    one = writer(server, timeout=0.3, attempts=6, budget=whole / 2, concurrency=4)
+    assert len(by_chunk(list(one.write(chunks(12))))) == 1
+    assert one.usage.money is not None and 0.2 * whole < one.usage.money <= whole / 2
+    assert "budget" in one.stopped and server.count() < 8
+
+
 def test_budget_needs_a_price(server: OpenAIServer, tmp_path: Path) -> None:
     options = LLMOptions(base_url="https://llm.example.com/v1", budget=1.0)
     with pytest.raises(UsageError, match="needs the price of 'house-model'"):

@@ -60,22 +60,22 @@ class BatchAsker:
         with OpenAI(api_key=self.key, base_url=self.address, max_retries=5) as client:
             try:
                 yield from self._collect_open(client, pending)
-                affordable = self._within_budget(list(pending.values()))
-                pending = {ask.key: ask for ask in affordable}
+                affordable = list(pending.values())
                 for _ in range(_ROUNDS):
-                    for requests in self._files(list(pending.values())):
+                    affordable = self._within_budget([ask for ask in affordable if ask.key in pending])
+                    for requests in self._files(affordable):
                         self._send(client, requests)
                     yield from self._collect_open(client, pending)
             except APIError as error:
                 raise EndpointError(f"{self.address}: the batch failed ({error}).") from None
-        self.failed = [(ask, self._reasons.get(key, "not in the batch's output")) for key, ask in pending.items()]
+        self.failed = [(ask, self._reasons[key]) for key, ask in pending.items() if key in self._reasons]
 
     def _within_budget(self, asks: list[Ask]) -> list[Ask]:
         if self.budget is None or self.price is None:
             return asks
         affordable, money = [], self.usage.money or 0.0
         for ask in asks:
-            money += self.job.cost(ask, self.job.message(ask), self.price)
+            money += self.job.cost(ask, self.job.message(ask), self.price, self.usage.longest)
             if money > self.budget:
                 self.stopped = f"the budget of ${self.budget:g} is used up"
                 break
@@ -119,6 +119,7 @@ class BatchAsker:
                 metadata={"vectune": mark},
             )  # fmt: skip
         self.usage.requests += len(requests)
+        self._reasons.update(dict.fromkeys(requests, "not in the batch's output"))
         self.answers.add_batch(batch.id, self.address, self.model, requests)
         self.progress.say(
             f"Batch {batch.id} with {len(requests):,} requests is sent; this run can be stopped and resumed."
@@ -135,7 +136,8 @@ class BatchAsker:
                     yield from self._take(lines, pending)
             if batch is not None and batch.status == "failed":
                 reasons = [error.message for error in (batch.errors.data or [])] if batch.errors else []
-                self._reasons.update(dict.fromkeys(pending, f"the batch failed: {'; '.join(map(str, reasons))[:300]}"))
+                why = f"the batch failed: {'; '.join(map(str, reasons))[:300]}"
+                self._reasons.update(dict.fromkeys(self.answers.batched(list(pending)), why))
             self.answers.close_batch(name)
 
     def _wait(self, client: OpenAI, name: str) -> Batch | None:
