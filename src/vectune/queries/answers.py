@@ -183,15 +183,18 @@ class Answers:
             db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, 1, ?)", (batch, address, model, time.time()))
             db.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?)", [(key, batch) for key in keys])
 
-    def batched(self, keys: Sequence[str]) -> set[str]:
-        """Those keys that are in a batch not yet collected."""
-        found: set[str] = set()
+    def knows_batch(self, batch: str) -> bool:
+        """Whether a batch is open or was collected."""
+        with self._lock, self._errors():
+            return self._db.execute("SELECT 1 FROM batches WHERE id = ?", (batch,)).fetchone() is not None
+
+    def batched(self, keys: Sequence[str]) -> dict[str, str]:
+        """Those keys that are in a batch not yet collected, each with the batch's id."""
+        found: dict[str, str] = {}
         with self._lock, self._errors():
             for block in _blocks(keys):
                 marks = ",".join("?" * len(block))
-                found.update(
-                    row[0] for row in self._db.execute(f"SELECT key FROM batched WHERE key IN ({marks})", block)
-                )
+                found.update(self._db.execute(f"SELECT key, batch FROM batched WHERE key IN ({marks})", block))
         return found
 
     def close_batch(self, batch: str) -> None:
