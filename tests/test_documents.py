@@ -81,6 +81,17 @@ def test_a_file_reached_twice_is_read_once_and_equal_names_are_told_apart(tmp_pa
     assert len({document.source for document in documents}) == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 there")
+def test_names_that_are_not_utf8_are_read_and_escaped(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.md", b"caf\xe8.md"):
+        (tmp_path / os.fsdecode(name)).write_text("Some words.")
+    (tmp_path / os.fsdecode(b"caf\xe9.pdf")).write_bytes(make_pdf([["Some text that can be read."]]))
+    documents, skipped = read(tmp_path)
+    assert [document.source for document in documents] == [r"caf\udce8.md", r"caf\udce9.md", r"caf\udce9.pdf"]
+    assert "Some text" in documents[2].text and not skipped
+    assert all(document.title.isascii() for document in documents)
+
+
 def test_bad_files_among_good_ones_are_skipped_with_a_reason(tmp_path: Path) -> None:
     good = make_pdf([["Some text that can be read."]])
     write(tmp_path, good_dot_pdf=good, truncated_dot_pdf=good[:300], scan_dot_pdf=make_pdf([[], []]))

@@ -35,6 +35,11 @@ def jaccard(one: str, other: str) -> float:
     return len(first & second) / len(first | second)
 
 
+def test_words_that_differ_in_a_vowel_sign_differ_and_both_forms_of_an_accent_are_one() -> None:
+    assert near_duplicate_groups(["काम की", "काम के"], 1) == []
+    assert near_duplicate_groups(["le café", "le cafe\u0301"], 1) == [[0, 1]]
+
+
 def test_groups_are_what_exact_jaccard_says() -> None:
     texts: list[str] = []
     expected = []

@@ -36,6 +36,12 @@ def test_words_are_stemmed_and_stop_words_dropped() -> None:
     assert not index.scores("unknownword").any()
 
 
+def test_vowel_signs_are_part_of_a_word_and_both_forms_of_an_accent_one() -> None:
+    assert Analyzer("hi").words("किताब और काम की जानकारी") == ["किताब", "और", "काम", "की", "जानकारी"]
+    assert Analyzer("fr").words("Le cafe\u0301 à NICE") == ["le", "café", "nice"]
+    assert Analyzer(None).words("サーハ\u3099 WM7の第3章") == ["サー", "ーバ", "wm7", "の第", "章"]
+
+
 def test_the_last_word_of_the_vocabulary_is_found() -> None:
     index = BM25(TEXTS)
     assert index.scores("sea").argmax() == 4

@@ -45,6 +45,25 @@ def test_running_heads_and_page_numbers_go_and_single_ones_stay() -> None:
     assert all(f"{letter} begins" in text for letter in "abcdefg")
 
 
+def test_rows_of_figures_are_no_running_heads() -> None:
+    rows = [[f"{page}{row} {row * 7} {page * 31 + row}.5" for row in range(10, 50)] for page in range(5)]
+    text = join_pages(["\n".join(["Acme Inc. 2023", *page]) for page in rows]).text
+    assert text.splitlines() == [row for page in rows for row in page]
+
+
+@pytest.mark.parametrize(
+    "foot",
+    [
+        "{}", "- {} -", "F-{}", "{} / 12", "{} of 12", "Page {} of 12", "10-K 2023 | page {}", "Annual Report 2023 {}",
+        "Seite {} von 12", "स 2023 पृष्ठ {}", "12.03.2024 9:41 стр. {}",
+    ],
+)  # fmt: skip
+def test_feet_that_differ_in_the_page_number_go(foot: str) -> None:
+    pages = [f"{letter} begins\n{FULL}\n{FULL}\n{FULL}\n{foot}" for letter in "abcde"]
+    text = join_pages([page.format(number) for number, page in enumerate(pages, 1)]).text
+    assert not any(character.isdigit() for character in text)
+
+
 def test_bullets_on_one_line_get_lines_of_their_own() -> None:
     assert join_pages(["Our aims: • grow • learn"]).text == "Our aims:\n\n• grow\n• learn"
 

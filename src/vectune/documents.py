@@ -66,10 +66,18 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Found:
-    """A file to be read: where it is, and its name for people."""
+    """A file to be read: where it is, and its name for people, in which bytes that are not UTF-8 are escaped."""
 
     path: Path
     source: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", _shown(self.source))
+
+
+def _shown(name: str) -> str:
+    """A file's name as text; escaped and not replaced, so that two such names stay two."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_documents(
@@ -135,7 +143,8 @@ def _walk(root: Path, prefix: str, options: DocumentOptions, skipped: list[Skipp
     """Files below a folder by name; a folder that links lead to again is walked once."""
 
     def unreadable(error: OSError) -> None:
-        skipped.append(Skipped(os.path.relpath(error.filename, root), f"the folder cannot be read ({error.strerror})"))
+        folder = _shown(os.path.relpath(error.filename, root))
+        skipped.append(Skipped(folder, f"the folder cannot be read ({error.strerror})"))
 
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True, onerror=unreadable):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from vectune.bands import KeyIndex, RecordFile
+from vectune.characters import words_in
 from vectune.records import Chunk, Document
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ LISTED = 1000  # duplicates listed by name
 RUN = 3  # words in a shingle; letters where a script has no spaces
 PERMUTATIONS = 128  # standard error of a similarity of 0.8: 0.035
 BLOCK = 16_384  # shingles hashed at a time: 8 MiB
-_WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+")
 _PLACES = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 
@@ -109,7 +109,7 @@ class NearDuplicates:
         A text that repeats another one is not indexed itself.
         """
         number, self._count = self._count, self._count + 1
-        words = _WORD.findall(text.casefold())
+        words = words_in(text.casefold())
         key = _hashes(words)
         same = self._exact.find(key)
         if same:

@@ -12,6 +12,9 @@ import re
 import shutil
 import struct
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,9 +41,9 @@ _FAILURES = (  # what kreuzberg says → what a person can act on
 )
 
 
-def send(stream: IO[bytes], message: Any) -> None:
-    """Write one message."""
-    body = json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")
+def send(stream: IO[bytes], message: Any, errors: str = "replace") -> None:
+    """Write one message; ``errors`` says what becomes of surrogates, as in ``str.encode``."""
+    body = json.dumps(message, ensure_ascii=False).encode("utf-8", errors)
     stream.write(LENGTH.pack(len(body)) + body)
     stream.flush()
 
@@ -89,7 +92,8 @@ def _extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
     from kreuzberg import extract_file_sync
 
     paged = path.lower().endswith(".pdf")
-    result = extract_file_sync(path, config=_config(paged, ocr))
+    with _readable(path) as name:
+        result = extract_file_sync(name, config=_config(paged, ocr))
     metadata = dict(result.metadata or {})
     given = str(metadata.get("title") or metadata.get("subject") or "")
     if result.pages and result.mime_type in PAGED:
@@ -100,6 +104,22 @@ def _extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
     text = _HTML_HEAD.sub("", result.content, count=1) if result.mime_type == "text/html" else result.content
     headings = markdown_headings(text)
     return _answer(text, choose_title(given, headings, source), (), headings)
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[str]:
+    """The path, or a link to it: kreuzberg takes no path that is not UTF-8."""
+    if _is_utf8(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "file" + Path(path).suffix)
+        link.symlink_to(os.path.abspath(path))
+        yield str(link)
+
+
+def _is_utf8(path: str) -> bool:
+    return path == path.encode("utf-8", "replace").decode()
 
 
 def _marked_pages(text: str) -> list[str]:

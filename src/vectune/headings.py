@@ -18,7 +18,12 @@ _MARKDOWN = re.compile(
 )
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(?P<body>.*?)\r?\n(?:---|\.\.\.)[ \t\r]*$", re.DOTALL | re.MULTILINE)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(?P<title>\S.*?)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
-_MARKUP = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|[*_`]{1,3}(\S(?:.*?\S)?)[*_`]{1,3}")
+_MARKUP = re.compile(
+    r"(?<!`)(?P<ticks>`{1,3})(?!`)(?P<code>.+?)(?<!`)(?P=ticks)(?!`)"
+    r"|!?\[(?P<link>[^\]]*)\]\([^)]*\)"
+    r"|\*{1,3}(?P<stars>\S(?:.*?\S)??)\*{1,3}"
+    r"|(?<!\w)_{1,3}(?P<bars>\S(?:.*?\S)??)_{1,3}(?!\w)"  # within a word, as in max_seq_length, it is a letter
+)
 _JUNK_TITLE = re.compile(
     r"^(untitled.*|document\d*|microsoft word.*|powerpoint presentation|slide \d+|scan.*\d+|no ?title|title|"
     r".*\.(docx?|xlsx?|pptx?|pdf|indd|tex|dvi|qxd|rtf|txt|html?))$",
@@ -53,7 +58,13 @@ def markdown_headings(text: str) -> tuple[Heading, ...]:
 
 def plain_line(line: str) -> str:
     """A line without Markdown's emphasis and links, with single spaces."""
-    return " ".join(_MARKUP.sub(lambda match: match[1] or match[2] or "", line).replace("\\", "").split())
+    return " ".join(_MARKUP.sub(_unmarked, line).replace("\\", "").split())
+
+
+def _unmarked(match: re.Match[str]) -> str:
+    if match["code"]:  # what looks like mark-up in it is none
+        return match["code"]
+    return _MARKUP.sub(_unmarked, match["link"] or match["stars"] or match["bars"] or "")
 
 
 def front_matter_title(text: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vectune.characters import words_in
 from vectune.errors import ModelError, UsageError
 from vectune.runs import writing
 
@@ -34,7 +35,7 @@ LANGUAGES = {
 }  # fmt: skip
 AUTO = "auto"  # the language of the texts
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"  # scripts that write no space between words
-_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]{{2,}}")
+_SCRIPTS = re.compile(rf"[{_UNSPACED}]+|[^{_UNSPACED}]{{2,}}")
 _UNSPACED_START = re.compile(rf"[{_UNSPACED}]")
 
 
@@ -56,11 +57,11 @@ class Analyzer:
 
     def words(self, text: str) -> list[str]:
         """Lower-case words in order, stop words included."""
-        runs: list[str] = _WORD.findall(text.lower())
+        words = words_in(text.lower())
         if text.isascii() or not _UNSPACED_START.search(text):
-            return runs
+            return [word for word in words if len(word) > 1]
         found: list[str] = []
-        for run in runs:
+        for run in (run for word in words for run in _SCRIPTS.findall(word)):
             if _UNSPACED_START.match(run) and len(run) > 2:
                 found.extend(run[i : i + 2] for i in range(len(run) - 1))
             else:

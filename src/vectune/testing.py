@@ -124,6 +124,7 @@ class OpenAIServer:
     Attributes:
         delay: seconds before each answer.
         chat: the model: body of a chat request → text of the answer.
+        thinking: tokens that the model thinks before each answer; they are counted and not shown.
         dim: dimensions of an embedding; ``embed`` replaces the hashed one.
         key: the only key that is accepted; None accepts all.
         models: the only model names that are known; None knows all.
@@ -138,6 +139,7 @@ class OpenAIServer:
 
     delay: float = 0.0
     chat: Callable[[Json], str] = queries_answer
+    thinking: int = 0
     dim: int = 32
     embed: Callable[[str], Sequence[float]] | None = None
     key: str | None = None
@@ -295,7 +297,8 @@ class OpenAIServer:
         if fault == "truncated":
             text = text[: len(text) // 2]
         asked = sum(len(str(message.get("content"))) for message in body.get("messages", [])) // 4
-        usage = {"prompt_tokens": asked, "completion_tokens": len(text) // 4}
+        made = len(text) // 4 + self.thinking
+        usage = {"prompt_tokens": asked, "completion_tokens": made}
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "length" if fault == "truncated" else "stop"}
         return (
@@ -306,7 +309,7 @@ class OpenAIServer:
                 "created": int(time.time()),
                 "model": body.get("model", ""),
                 "choices": [choice],
-                "usage": {**usage, "total_tokens": asked + len(text) // 4},
+                "usage": {**usage, "total_tokens": asked + made},
             },
             {},
         )

@@ -54,7 +54,7 @@ class Worker:
         timer.daemon = True
         timer.start()
         try:
-            send(process.stdin, {"path": path, "source": source, "ocr": ocr})
+            send(process.stdin, {"path": path, "source": source, "ocr": ocr}, "surrogatepass")  # the path is exact
             answer = receive(process.stdout)
         except OSError:
             answer = None

@@ -23,6 +23,13 @@ def test_put_and_get(tmp_path: Path) -> None:
         assert list(answers.get(["k", "l"])) == ["l"]
 
 
+def test_half_a_surrogate_pair_takes_no_other_answer_with_it(tmp_path: Path) -> None:
+    with Answers(tmp_path / "a.sqlite") as answers:
+        answers.put("m", [("k", ANSWER), ("broken", Answer("how does \ud83d work?", 1, 1))])
+        assert answers.get(["k"]) == {"k": ANSWER}
+        assert answers.get(["broken"])["broken"].text == "how does \ufffd work?"
+
+
 def test_more_keys_than_sqlite_takes_at_once(tmp_path: Path) -> None:
     keys = [str(number) for number in range(1801)]
     with Answers(tmp_path / "a.sqlite") as answers:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vectune.errors import EndpointError
+from vectune.errors import EndpointError, UsageError
 from vectune.queries.answers import Answers
 from vectune.queries.llm import LLMOptions, LLMWriter
 from vectune.records import Chunk
@@ -57,13 +57,11 @@ def test_failed_lines_go_again(server: OpenAIServer) -> None:
     assert again.usage.answers == len(one.failures)
 
 
-def test_killed_run_finds_its_batch(server: OpenAIServer, own_cache: Path) -> None:
-    server.batch_seconds = 1e9
+class Killed(BaseException):
+    pass
 
-    class Killed(BaseException):
-        pass
 
-    one = writer(server)
+def kill_while_waiting(one: LLMWriter) -> None:
     waits = iter(range(2))
 
     def stop(_: float) -> None:
@@ -74,6 +72,11 @@ def test_killed_run_finds_its_batch(server: OpenAIServer, own_cache: Path) -> No
         patch.setattr("vectune.queries.batch.time.sleep", stop)
         with pytest.raises(Killed):
             written(one)
+
+
+def test_killed_run_finds_its_batch(server: OpenAIServer, own_cache: Path) -> None:
+    server.batch_seconds = 1e9
+    kill_while_waiting(writer(server))
     for batch in server._batches.values():
         batch["ready"] = 0.0
     again = writer(server)
@@ -81,7 +84,32 @@ def test_killed_run_finds_its_batch(server: OpenAIServer, own_cache: Path) -> No
     assert len(server._batches) == 1 and again.usage.requests == 0
 
 
-def test_batch_whose_id_was_lost_is_recognized(server: OpenAIServer, own_cache: Path) -> None:
+def test_asking_directly_collects_an_open_batch_and_never_asks_again_what_it_holds(server: OpenAIServer) -> None:
+    server.batch_seconds = 1e9
+    kill_while_waiting(writer(server))
+    direct = LLMWriter("gpt-4o-mini", LLMOptions(base_url=server.base_url))
+    with pytest.raises(UsageError, match="12 of these requests are still under way in the batch batch_1"):
+        written(direct)
+    assert server.count() == 0
+    for batch in server._batches.values():
+        batch["ready"] = 0.0
+    assert written(direct) == ALL
+    assert server.count() == 0 and direct.usage.answers == 12
+    halves = writer(server).estimate([Chunk("Another machine, with another filter and a door.")]).money
+    assert halves is not None and direct.usage.money == pytest.approx(12 * halves, rel=0.5)
+
+
+def test_asking_directly_goes_on_where_a_batch_left_something(server: OpenAIServer) -> None:
+    server.batch_seconds = 1e9
+    kill_while_waiting(writer(server))
+    server.fail("500", times=4)
+    server._run_batch(server._batches["batch_1"])
+    assert written(LLMWriter("gpt-4o-mini", LLMOptions(base_url=server.base_url))) == ALL
+    assert server.count() == 4
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_batch_whose_id_was_lost_is_recognized(server: OpenAIServer, own_cache: Path, ended: bool) -> None:
     server.batch_seconds = 0.2
     with Answers() as answers:
         path = answers.path
@@ -98,8 +126,19 @@ def test_batch_whose_id_was_lost_is_recognized(server: OpenAIServer, own_cache: 
         with pytest.raises(KeyboardInterrupt):
             next(generator)
     assert path.exists() and len(lost) == 1
+    if ended:
+        server._run_batch(server._batches[lost[0]])
     assert written(writer(server)) == ALL
     assert len(server._batches) == 1
+
+
+def test_batch_whose_output_is_deleted_is_sent_again(server: OpenAIServer) -> None:
+    server.batch_seconds = 1e9
+    kill_while_waiting(writer(server))
+    server._run_batch(server._batches["batch_1"])
+    del server._files[server._batches["batch_1"]["output_file_id"]]
+    server.batch_seconds = 0.0
+    assert written(writer(server)) == ALL
 
 
 def test_forgotten_batch_is_sent_again(server: OpenAIServer) -> None:
@@ -115,6 +154,16 @@ def test_budget(server: OpenAIServer) -> None:
     found = written(one)
     assert 3 <= len(found) < 12 and "budget" in one.stopped
     assert one.usage.money is not None and one.usage.money <= whole
+
+
+def test_answers_without_a_query_are_asked_again_within_the_budget_only(server: OpenAIServer) -> None:
+    server.chat = lambda body: "I am sorry. " * 300
+    whole = writer(server).estimate(CHUNKS).money
+    assert whole is not None
+    one = writer(server, budget=3 * whole)
+    assert not written(one)
+    assert len(server._batches) == 1 and "budget" in one.stopped
+    assert len(one.failures) == 12 and "holds no query" in one.failures[0].reason
 
 
 def test_server_without_batches(server: OpenAIServer) -> None:

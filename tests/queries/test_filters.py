@@ -152,6 +152,10 @@ def test_detect(text: str, code: str) -> None:
     assert detect(text) == code
 
 
+def test_queries_that_differ_in_a_vowel_sign_are_two() -> None:
+    assert len(merge_duplicates([asked("काम की", "a"), asked("काम के", "b")], further=3).kept) == 2
+
+
 def test_duplicates_become_one_query_with_all_chunks() -> None:
     written = [
         asked("Pump  location?", "a"),

@@ -19,9 +19,10 @@ import pytest
 from vectune.errors import EndpointError, InputError, UsageError
 from vectune.progress import Progress
 from vectune.protocols import QueryWriter
+from vectune.queries.answers import Answers
 from vectune.queries.llm import LLMOptions, LLMWriter
 from vectune.records import Chunk, WrittenQuery
-from vectune.testing import OpenAIServer
+from vectune.testing import OpenAIServer, queries_answer
 
 
 @pytest.fixture
@@ -145,6 +146,13 @@ def test_one_fault_is_survived(server: OpenAIServer, kind: str) -> None:
     assert one.usage.requests == 3 and not one.failures
 
 
+def test_half_a_surrogate_pair_in_an_answer_ends_nothing(server: OpenAIServer) -> None:
+    server.chat = lambda body: queries_answer(body) + "\n3. how does \ud83d work?"
+    assert by_chunk(list(writer(server, structured=False, queries=3).write(chunks(4)))) == {
+        chunk.id: 3 for chunk in chunks(4)
+    }
+
+
 def test_hung_connection_is_left(server: OpenAIServer) -> None:
     server.fail("hung")
     assert len(list(writer(server, timeout=0.3).write(chunks(1)))) == 2
@@ -221,6 +229,23 @@ def test_empty_account_stops_at_once(server: OpenAIServer) -> None:
     assert server.count() <= 4
 
 
+def test_an_error_on_a_slow_disk_loses_no_answer(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Answers.put
+
+    def slow_put(self: Answers, *what: Any) -> None:
+        time.sleep(0.5)
+        put(self, *what)
+
+    server.fail("slow", times=29, slow_seconds=0.0).fail("quota")  # that is, the thirtieth
+    one = writer(server, concurrency=30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Answers, "put", slow_put)
+        with pytest.raises(EndpointError, match="account is empty"):
+            list(one.write(chunks(60)))
+    again = writer(server)
+    assert again.estimate(chunks(60)).cached == one.usage.answers > 1
+
+
 def test_nobody_listens() -> None:
     with pytest.raises(EndpointError, match=r"http://127\.0\.0\.1:9/v1 cannot be reached"):
         list(LLMWriter("m", LLMOptions(base_url="http://127.0.0.1:9/v1", attempts=1)).write(chunks(3)))
@@ -261,6 +286,36 @@ def test_budget_is_a_limit_and_the_rest_comes_later(server: OpenAIServer) -> Non
     assert 10 <= asked < 60 and len(by_chunk(written)) == asked
     assert len(by_chunk(list(writer(server).write(chunks(60))))) == 60
     assert server.count() == 60
+
+
+def test_budget_holds_for_a_model_that_thinks(server: OpenAIServer) -> None:
+    server.thinking, server.delay = 1500, 0.05
+    one = writer(server, "gpt-5", budget=0.25, concurrency=16)  # an answer costs $0.0155
+    written = list(one.write(chunks(60)))
+    assert one.usage.money is not None and 0.2 < one.usage.money <= 0.25
+    assert "budget" in one.stopped and not one.failures
+    assert len(by_chunk(written)) == one.usage.answers == server.count()
+    assert server.most_in_flight > 4
+
+
+def test_repetitions_are_within_the_budget(server: OpenAIServer) -> None:
+    server.chat = lambda body: "I am sorry. " * 300
+    one = writer(server, "gpt-5", budget=0.012, concurrency=1)  # an answer costs $0.0094, twice its limit $0.0188
+    assert not list(one.write(chunks(60)))
+    assert server.count() == 1 and "budget" in one.stopped
+    assert len(one.failures) == 1 and "holds no query" in one.failures[0].reason
+
+
+@pytest.mark.parametrize("fault", ["hung", "malformed"])
+def test_what_is_lost_on_the_way_is_paid_for(server: OpenAIServer, fault: str) -> None:
+    list(writer(server).write(chunks(1)))
+    whole = writer(server).estimate(chunks(12)).money
+    assert whole is not None
+    server.fail(fault, times=1000)
+    one = writer(server, timeout=0.3, attempts=6, budget=whole / 2, concurrency=4)
+    assert len(by_chunk(list(one.write(chunks(12))))) == 1
+    assert one.usage.money is not None and 0.2 * whole < one.usage.money <= whole / 2
+    assert "budget" in one.stopped and server.count() < 8
 
 
 def test_budget_needs_a_price(server: OpenAIServer, tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def test_words_that_look_like_marks_stay(text: str) -> None:
     assert clean(text, position=1) == text
 
 
+def test_half_a_surrogate_pair_in_the_json_of_an_answer_is_replaced() -> None:
+    found = parse_queries(r'["how does \ud83d work?"]' + " ")
+    assert [query.text for query in found] == ["how does \ufffd work?"]
+
+
 def test_limit() -> None:
     assert len(parse_queries("1. one a\n2. two b\n3. three c", limit=2)) == 2
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from vectune.characters import whole
 from vectune.errors import StorageError
 from vectune.runs import cache_folder, storage_errors
 
@@ -41,7 +42,8 @@ class Answer:
     """A model's answer as it came.
 
     Attributes:
-        text: unparsed, so that a better parser can read it again without paying.
+        text: unparsed, so that a better parser can read it again without paying; a lone surrogate, which JSON can hold
+            and SQLite cannot, becomes U+FFFD.
         tokens_in, tokens_out: as the server counted them, else estimated.
         truncated: the model was cut off at its limit.
         queries: how many were asked for.
@@ -52,6 +54,9 @@ class Answer:
     tokens_out: int
     truncated: bool = False
     queries: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", whole(self.text))
 
 
 def _write_ahead(db: sqlite3.Connection, patience: float = 60.0) -> None:
@@ -178,15 +183,18 @@ class Answers:
             db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, 1, ?)", (batch, address, model, time.time()))
             db.executemany("INSERT OR REPLACE INTO batched VALUES (?, ?)", [(key, batch) for key in keys])
 
-    def batched(self, keys: Sequence[str]) -> set[str]:
-        """Those keys that are in a batch not yet collected."""
-        found: set[str] = set()
+    def knows_batch(self, batch: str) -> bool:
+        """Whether a batch is open or was collected."""
+        with self._lock, self._errors():
+            return self._db.execute("SELECT 1 FROM batches WHERE id = ?", (batch,)).fetchone() is not None
+
+    def batched(self, keys: Sequence[str]) -> dict[str, str]:
+        """Those keys that are in a batch not yet collected, each with the batch's id."""
+        found: dict[str, str] = {}
         with self._lock, self._errors():
             for block in _blocks(keys):
                 marks = ",".join("?" * len(block))
-                found.update(
-                    row[0] for row in self._db.execute(f"SELECT key FROM batched WHERE key IN ({marks})", block)
-                )
+                found.update(self._db.execute(f"SELECT key, batch FROM batched WHERE key IN ({marks})", block))
         return found
 
     def close_batch(self, batch: str) -> None:

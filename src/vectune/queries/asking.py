@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 from vectune.errors import EndpointError
@@ -29,13 +30,16 @@ class Usage:
     Attributes:
         requests: sent, failed and repeated ones too.
         answers: answers received.
-        tokens_in, tokens_out, money: paid for; money is None where the price is unknown.
+        tokens_in, tokens_out: of those answers.
+        longest: tokens of the longest answer.
+        money: paid for answers, and set aside for those that were lost; None where the price is unknown.
     """
 
     requests: int = 0
     answers: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    longest: int = 0
     money: float | None = None
 
     def add(self, answer: Answer, price: Price | None) -> None:
@@ -43,8 +47,13 @@ class Usage:
         self.answers += 1
         self.tokens_in += answer.tokens_in
         self.tokens_out += answer.tokens_out
+        self.longest = max(self.longest, answer.tokens_out)
         if price is not None:
-            self.money = (self.money or 0.0) + price.of(answer.tokens_in, answer.tokens_out)
+            self.spend(price.of(answer.tokens_in, answer.tokens_out))
+
+    def spend(self, money: float) -> None:
+        """Count dollars."""
+        self.money = (self.money or 0.0) + money
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,12 @@ class Job:
     usable: Callable[[Answer], bool]
     tokens_out: Callable[[Ask], float]  # to set aside for its answer, for the budget
 
-    def cost(self, ask: Ask, message: str, price: Price | None) -> float:
-        """Dollars to set aside for a request."""
-        return price.of(_CAUTION * count_tokens(message), self.tokens_out(ask)) if price else 0.0
+    def cost(self, ask: Ask, message: str, price: Price | None, longest: int) -> float:
+        """Dollars to set aside for a request, whose answer may be as long as the longest one of this run.
+
+        A model that thinks is paid for twenty times the tokens that its queries have.
+        """
+        return price.of(_CAUTION * count_tokens(message), max(self.tokens_out(ask), longest)) if price else 0.0
 
 
 @dataclass
@@ -139,31 +151,46 @@ class Asker:
             await asyncio.gather(*workers, return_exceptions=True)
             self.usage.requests += endpoint.sent
             await endpoint.close()
+            await self._keeper.finish()
 
     async def _work(self, endpoint: ChatEndpoint, asks: Iterator[Ask]) -> None:
         for ask in asks:
-            message = self.job.message(ask)
-            cost = self.job.cost(ask, message, self.price)
-            if self.stopped or not await self._reserve(cost):
-                return
             try:
-                answer = await self._answer(endpoint, ask, message)
-                self._failures_in_a_row = 0
-                await self._keeper.keep(ask.key, answer)
-                self._results.put((ask, answer))
+                answer = await self._answer(endpoint, ask)
             except Refused as problem:
                 self._count_failure(ask, str(problem))
-            finally:
-                await self._settle(cost)
+                continue
+            if answer is None:
+                return
+            self._failures_in_a_row = 0
+            await self._keeper.keep(ask.key, answer)
+            self._results.put((ask, answer))
 
-    async def _answer(self, endpoint: ChatEndpoint, ask: Ask, message: str) -> Answer:
+    async def _answer(self, endpoint: ChatEndpoint, ask: Ask) -> Answer | None:
+        """An answer with queries; None where asking has stopped before this request was sent."""
+        problem = None
+        message = self.job.message(ask)
         for _ in range(1 + _REASKS):
-            came = await endpoint.ask(message, self.job.settings, self.job.schema(ask))
-            answer = replace(came, queries=len(ask.styles))
-            self.usage.add(answer, self.price)
+            cost = await self._reserve(ask, message)
+            if cost is None:
+                break
+            answer = await self._paid(endpoint, ask, message, cost)
             if self.job.usable(answer):
                 return answer
-        raise Refused(f"the answer holds no query: {answer.text.strip()[:120]!r}")
+            problem = Refused(f"the answer holds no query: {answer.text.strip()[:120]!r}")
+        if problem is not None:
+            raise problem
+        return None
+
+    async def _paid(self, endpoint: ChatEndpoint, ask: Ask, message: str, cost: float) -> Answer:
+        try:
+            schema = self.job.schema(ask)
+            came = await endpoint.ask(message, self.job.settings, schema, partial(self._count_loss, cost))
+            answer = replace(came, queries=len(ask.styles))
+            self.usage.add(answer, self.price)
+            return answer
+        finally:
+            await self._settle(cost)
 
     def _count_failure(self, ask: Ask, reason: str) -> None:
         self.failed.append((ask, reason))
@@ -173,16 +200,32 @@ class Asker:
 
     # Budget: what is under way is reserved, so that the limit holds whatever the order of answers
 
-    async def _reserve(self, cost: float) -> bool:
+    async def _reserve(self, ask: Ask, message: str) -> float | None:
+        """The dollars set aside for a request; None where it is not to be sent."""
         async with self._settled:
-            while self._over(cost) and self._in_flight:
-                await self._settled.wait()
-            if self._over(cost):
-                self.stopped = self.stopped or f"the budget of ${self.budget:g} is used up"
-                return False
-            self._reserved += cost
-            self._in_flight += 1
-            return True
+            while not self.stopped:
+                cost = self.job.cost(ask, message, self.price, self.usage.longest)
+                unmeasured = self.budget is not None and not self.usage.answers  # the first answer tells the length
+                if self._in_flight and (unmeasured or self._over(cost)):
+                    await self._settled.wait()
+                elif self._over(cost):
+                    self._stop_for_budget()
+                else:
+                    self._reserved += cost
+                    self._in_flight += 1
+                    return cost
+            return None
+
+    def _count_loss(self, cost: float) -> None:
+        """Count a request that is paid for though its answer is lost, before it is repeated."""
+        if self.price is not None:
+            self.usage.spend(cost)
+        if self._over(0.0):
+            self._stop_for_budget()
+            raise Refused("its answer was lost, and the budget does not reach for another")
+
+    def _stop_for_budget(self) -> None:
+        self.stopped = self.stopped or f"the budget of ${self.budget:g} is used up"
 
     def _over(self, cost: float) -> bool:
         return self.budget is not None and (self.usage.money or 0.0) + self._reserved + cost > self.budget
@@ -210,6 +253,13 @@ class _Keeper:
         if self._next is None:
             self._next = asyncio.create_task(self._write())
         await asyncio.shield(self._next)
+
+    async def finish(self) -> None:
+        """Return when all that was given is on disk: who gave it may have been cancelled while it waited."""
+        if self._next is not None:
+            await self._next
+        async with self._lock:  # the write before it
+            pass
 
     async def _write(self) -> None:
         async with self._lock:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vectune.errors import EndpointError
+from vectune.errors import EndpointError, UsageError
 from vectune.progress import Progress
 from vectune.queries.answers import Answer, Answers
 from vectune.queries.asking import Done, Job, Usage
@@ -60,22 +60,46 @@ class BatchAsker:
         with OpenAI(api_key=self.key, base_url=self.address, max_retries=5) as client:
             try:
                 yield from self._collect_open(client, pending)
-                affordable = self._within_budget(list(pending.values()))
-                pending = {ask.key: ask for ask in affordable}
+                affordable = list(pending.values())
                 for _ in range(_ROUNDS):
-                    for requests in self._files(list(pending.values())):
+                    affordable = self._within_budget([ask for ask in affordable if ask.key in pending])
+                    for requests in self._files(affordable):
                         self._send(client, requests)
                     yield from self._collect_open(client, pending)
             except APIError as error:
                 raise EndpointError(f"{self.address}: the batch failed ({error}).") from None
-        self.failed = [(ask, self._reasons.get(key, "not in the batch's output")) for key, ask in pending.items()]
+        self.failed = [(ask, self._reasons[key]) for key, ask in pending.items() if key in self._reasons]
+
+    def collect(self, asks: Sequence[Ask]) -> Iterator[Done]:
+        """What batches of earlier runs answered; sends nothing and waits for nothing.
+
+        Raises:
+            UsageError: some of the requests are still being answered.
+            EndpointError: the server refuses the key.
+        """
+        from openai import APIError, OpenAI
+
+        self._reasons, pending = {}, {ask.key: ask for ask in asks}
+        with OpenAI(api_key=self.key, base_url=self.address, max_retries=5) as client:
+            try:
+                yield from self._collect_open(client, pending, wait=False)
+            except APIError as error:
+                raise EndpointError(f"{self.address}: the batch cannot be collected ({error}).") from None
+        held = self.answers.batched(list(pending))
+        here = set(self.answers.open_batches(self.address, self.model)) & set(held.values())
+        if here:
+            raise UsageError(
+                f"{sum(batch in here for batch in held.values()):,} of these requests are still under way in the batch "
+                f"{', '.join(sorted(here))}; asked again, they would be paid for twice.",
+                "Go on with --batch (or batch = true), or cancel the batch at the server first.",
+            )
 
     def _within_budget(self, asks: list[Ask]) -> list[Ask]:
         if self.budget is None or self.price is None:
             return asks
         affordable, money = [], self.usage.money or 0.0
         for ask in asks:
-            money += self.job.cost(ask, self.job.message(ask), self.price)
+            money += self.job.cost(ask, self.job.message(ask), self.price, self.usage.longest)
             if money > self.budget:
                 self.stopped = f"the budget of ${self.budget:g} is used up"
                 break
@@ -108,10 +132,8 @@ class BatchAsker:
 
     def _send(self, client: OpenAI, requests: dict[str, bytes]) -> None:
         mark = hash_of(sorted(line.decode() for line in requests.values()))[:32]
-        lost = next((batch for batch in _recent(client) if (batch.metadata or {}).get("vectune") == mark), None)
-        if lost is not None and lost.status not in _ENDED:
-            batch = lost
-        else:
+        batch = next((batch for batch in _recent(client) if self._is_lost(batch, mark)), None)
+        if batch is None:
             file = client.files.create(file=("queries.jsonl", b"".join(requests.values())), purpose="batch")
             # Not repeated by the client: a second try after a lost answer could pay twice.
             batch = client.with_options(max_retries=0).batches.create(
@@ -119,37 +141,53 @@ class BatchAsker:
                 metadata={"vectune": mark},
             )  # fmt: skip
         self.usage.requests += len(requests)
+        self._reasons.update(dict.fromkeys(requests, "not in the batch's output"))
         self.answers.add_batch(batch.id, self.address, self.model, requests)
         self.progress.say(
             f"Batch {batch.id} with {len(requests):,} requests is sent; this run can be stopped and resumed."
         )
 
+    def _is_lost(self, batch: Batch, mark: str) -> bool:
+        """Whether these requests were sent in this batch, whose answers (there or to come) nobody has collected."""
+        wanted = (batch.metadata or {}).get("vectune") == mark and not self.answers.knows_batch(batch.id)
+        return wanted and (batch.status not in _ENDED or batch.output_file_id is not None)
+
     # Collecting
 
-    def _collect_open(self, client: OpenAI, pending: dict[str, Ask]) -> Iterator[Done]:
-        """Wait for all batches that were sent, by this run or one before; takes what they answer out of ``pending``."""
+    def _collect_open(self, client: OpenAI, pending: dict[str, Ask], wait: bool = True) -> Iterator[Done]:
+        """Collect all batches that were sent, by this run or one before; takes what they answer out of ``pending``.
+
+        Args:
+            client: of the server.
+            pending: the requests without an answer.
+            wait: for those that have not ended; else they stay open.
+        """
         for name in self.answers.open_batches(self.address, self.model):
-            batch = self._wait(client, name)
+            batch = self._wait(client, name) if wait else self._look(client, name)
+            if batch is not None and batch.status not in _ENDED:
+                continue
             for file in (batch.output_file_id, batch.error_file_id) if batch else ():
                 for lines in _lines(client, file):
                     yield from self._take(lines, pending)
             if batch is not None and batch.status == "failed":
                 reasons = [error.message for error in (batch.errors.data or [])] if batch.errors else []
-                self._reasons.update(dict.fromkeys(pending, f"the batch failed: {'; '.join(map(str, reasons))[:300]}"))
+                why = f"the batch failed: {'; '.join(map(str, reasons))[:300]}"
+                self._reasons.update(dict.fromkeys(self.answers.batched(list(pending)), why))
             self.answers.close_batch(name)
 
     def _wait(self, client: OpenAI, name: str) -> Batch | None:
         """The batch once it ended; None for one that the server does not know any more."""
+        while (batch := self._look(client, name)) is not None and batch.status not in _ENDED:
+            time.sleep(self.poll)
+        return batch
+
+    def _look(self, client: OpenAI, name: str) -> Batch | None:
         from openai import NotFoundError
 
-        while True:
-            try:
-                batch = client.batches.retrieve(name)
-            except NotFoundError:
-                return None
-            if batch.status in _ENDED:
-                return batch
-            time.sleep(self.poll)
+        try:
+            return client.batches.retrieve(name)
+        except NotFoundError:
+            return None
 
     def _take(self, lines: Sequence[Json], pending: dict[str, Ask]) -> Iterator[Done]:
         """Keep the answers of these lines, then hand over those that are wanted."""
@@ -189,7 +227,12 @@ def _recent(client: OpenAI) -> Sequence[Batch]:
 
 def _lines(client: OpenAI, file: str | None) -> Iterator[list[Json]]:
     """The lines of a result file, some hundreds at a time: one write to disk for each portion."""
-    lines = [line for line in client.files.content(file).text.split("\n") if line.strip()] if file else []
+    from openai import NotFoundError
+
+    try:
+        lines = [line for line in client.files.content(file).text.split("\n") if line.strip()] if file else []
+    except NotFoundError:  # deleted at the server, or too old: its requests are asked again
+        lines = []
     for start in range(0, len(lines), 500):
         yield [json.loads(line) for line in lines[start : start + 500]]
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -128,8 +128,16 @@ class ChatEndpoint:
         if self._client is not None:
             await self._client.close()
 
-    async def ask(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Answer:
+    async def ask(
+        self, prompt: str, settings: Mapping[str, Any], schema: Json | None, lost: Callable[[], None]
+    ) -> Answer:
         """The model's answer to one message.
+
+        Args:
+            prompt: the message.
+            settings: further fields of the request.
+            schema: ``response_format``, until the server refuses it.
+            lost: called for each try whose answer was made, as far as one can know, and did not come here.
 
         Raises:
             Refused: this request failed for good.
@@ -150,6 +158,8 @@ class ChatEndpoint:
                 if reworded > 3:
                     raise Refused(str(problem)) from None
             except _Failed as problem:
+                if problem.lost:
+                    lost()
                 failures += 1
                 if failures >= self.retries.attempts:
                     if not self.ever_answered and problem.unreachable:
@@ -174,13 +184,13 @@ class ChatEndpoint:
             async with asyncio.timeout(self._timeout) if hasattr(asyncio, "timeout") else _NoTimeout():
                 completion = await self._create(prompt, settings, schema)
         except (openai.APITimeoutError, TimeoutError):
-            raise _Failed(f"no answer within {self._timeout:g} s") from None
+            raise _Failed(f"no answer within {self._timeout:g} s", lost=True) from None
         except openai.APIConnectionError as error:
             raise _Failed(f"connection failed: {error.__cause__ or error}", unreachable=True) from None
         except openai.APIStatusError as error:
             raise self._refusal(error, schema is not None) from None
         except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
-            raise _Failed(f"unreadable answer: {error}") from None
+            raise _Failed(f"unreadable answer: {error}", lost=True) from None
         return self._read(completion, prompt)
 
     async def _create(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Any:
@@ -255,9 +265,11 @@ _ADDRESS_HINT = "Check the model's name and the address (OPENAI_BASE_URL; it usu
 class _Failed(Exception):
     """One try failed; another may succeed."""
 
-    def __init__(self, message: str, retry_after: float | None = None, unreachable: bool = False) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, unreachable: bool = False, lost: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retry_after, self.unreachable = retry_after, unreachable
+        self.retry_after, self.unreachable, self.lost = retry_after, unreachable, lost
 
 
 class _Busy(_Failed):

@@ -6,11 +6,11 @@ order in ``filter_queries`` goes from cheap to dear.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from vectune.characters import words_in
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
 from vectune.queries import language
@@ -246,7 +246,7 @@ def _split(written: Iterable[WrittenQuery], reason: Callable[[WrittenQuery], str
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return words_in(text.casefold())
 
 
 def _runs(text: str) -> list[tuple[str, ...]]:

@@ -82,9 +82,7 @@ class LLMWriter:
         self._store = store
         self._progress = progress
         self._planner = Planner(self.model, options)
-        self._price = price_table(options.prices).of(self.model, options.batch)
-        if self._price is None and is_local(self.address):
-            self._price = Price(0.0, 0.0)
+        self._price = self._price_of(options.batch)
         if options.budget is not None and self._price is None:
             hint = f'Write a price table with: [models]\n"{self.model}" = {{ input = 0.15, output = 0.6 }}'
             raise UsageError(f"A budget needs the price of '{self.model}', which the price table does not know.", hint)
@@ -115,7 +113,7 @@ class LLMWriter:
         """Queries for these chunks: first those on disk, then new ones in the order their answers come.
 
         Raises:
-            UsageError: no key for a server that is not local.
+            UsageError: no key for a server that is not local; a batch of an earlier run still works on these requests.
             EndpointError: the server refuses the key, does not know the model, cannot be reached, or every request
                 failed. What was answered before is on disk.
         """
@@ -175,19 +173,17 @@ class LLMWriter:
         self, answers: Answers, asks: list[Ask], chunks: Mapping[str, Chunk], key: str
     ) -> Iterator[tuple[Ask, Answer]]:
         job = self._job(asks, chunks, answers)
-        source: Asker | BatchAsker
-        if self.options.batch:
-            source = BatchAsker(
-                self.model, self.address, key, answers, job, self._price, self.options.budget, self.options.batch_poll,
-                self._progress, self.usage,
-            )  # fmt: skip
-        else:
-            options = self.options
-            pace = Pace(options.requests_per_minute, options.tokens_per_minute)
-            endpoint = partial(
-                ChatEndpoint, self.model, self.address, key, options.timeout, pace, Retries(options.attempts)
-            )
-            source = Asker(endpoint, answers, job, options.concurrency, self._price, options.budget, self.usage)
+        batches = BatchAsker(
+            self.model, self.address, key, answers, job, self._price_of(batch=True), self.options.budget,
+            self.options.batch_poll, self._progress, self.usage,
+        )  # fmt: skip
+        source = batches if self.options.batch else self._asker(answers, job, key)
+        if source is not batches and answers.batched([ask.key for ask in asks]):  # paid for by a run that was ended
+            left = {ask.key: ask for ask in asks}
+            for ask, answer in batches.collect(asks):
+                del left[ask.key]
+                yield ask, answer
+            asks = list(left.values())
         try:
             yield from source.ask(asks)
         finally:
@@ -195,6 +191,18 @@ class LLMWriter:
             self.failures += [Failure(ask.chunk_ids, reason) for ask, reason in source.failed]
         if source.failed and not self.usage.answers and not self.cached:
             raise give_up(source.failed, self.address)
+
+    def _asker(self, answers: Answers, job: Job, key: str) -> Asker:
+        options = self.options
+        pace = Pace(options.requests_per_minute, options.tokens_per_minute)
+        endpoint = partial(
+            ChatEndpoint, self.model, self.address, key, options.timeout, pace, Retries(options.attempts)
+        )
+        return Asker(endpoint, answers, job, options.concurrency, self._price, options.budget, self.usage)
+
+    def _price_of(self, batch: bool) -> Price | None:
+        known = price_table(self.options.prices).of(self.model, batch)
+        return Price(0.0, 0.0) if known is None and is_local(self.address) else known
 
     def _job(self, asks: list[Ask], chunks: Mapping[str, Chunk], answers: Answers) -> Job:
         measured = answers.tokens_of_query(self.model)

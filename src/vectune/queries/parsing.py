@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from vectune.characters import whole
+
 _LONGEST_REPAIR = 50_000  # characters of cut-off JSON that are looked at
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}"]', re.DOTALL)
 _DEEPEST = 20  # nested brackets; an answer has three or four
@@ -84,7 +86,7 @@ def clean(text: str, position: int = 0) -> str:
         text: what the model gave.
         position: 1-based place in the answer; only this number is taken for a marker ("2. Weltkrieg" keeps its 2.).
     """
-    line = " ".join(text.split())
+    line = " ".join(whole(text).split())  # the answer's own JSON may escape half a surrogate pair
     previous = None
     while line != previous:
         previous = line
