@@ -17,6 +17,14 @@ from vectune.records import Heading
 EDGE_LINES = 3  # how deep running heads and feet are looked for
 MOST_PAGES = 0.4  # left and right pages may carry different heads, so "most" is less than half
 _DIGITS = re.compile(r"\d+")
+_PAGE_NUMBER = re.compile(
+    r"\D*\d{1,4}\D*|\W*\d+ ?(?:/|\||of|von|de|sur|di|van) ?\d+\W*", re.IGNORECASE
+)  # 7, F-7, 7 / 12
+_PAGE = re.compile(
+    r"\b(?:pages?|seite|p[aá]gina|pagină|side|sida|sivu|strona|strana|oldal|sayfa|puslapis|halaman|orrialdea?|"
+    r"страница|стр|σελίδα|էջ)\b|पृष्ठ|பக்கம்|صفحة|頁|页|ページ",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"\w+(?:-\w+)*")
 _BULLET = re.compile(r"^\s*(?:[•●▪◦‣·\-–—*]\s|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)]\s)")
 _NUMBERED = re.compile(
@@ -88,7 +96,7 @@ def continues(line: str, following: str, width: int) -> bool:
 
 
 def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
-    """Drop heads and feet that most pages carry; numbers count as equal, so page numbers go with them."""
+    """Drop heads and feet that most pages carry; the number of the page does not make them differ."""
     full = [page for page in pages if any(page)]
     seen: Counter[tuple[int, str]] = Counter()
     for page in full:
@@ -99,7 +107,10 @@ def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
 
 
 def _shape(line: str) -> str:
-    return _DIGITS.sub("#", line).casefold()
+    """What a running head has on all its pages; the figures of a table's row are what the row says, and stay."""
+    digits, letters = sum(map(str.isdigit, line)), sum(map(str.isalpha, line))
+    numbered = letters >= digits or _PAGE_NUMBER.fullmatch(line) or _PAGE.search(line)
+    return (_DIGITS.sub("#", line) if numbered else line).casefold()
 
 
 def _edge(page: list[str], side: int) -> list[str]:
