@@ -21,7 +21,7 @@ from vectune.embedders import cache as cache_module
 from vectune.embedders.cache import VectorCache, cached_models, folder_size, prune, remove_cached, text_keys
 from vectune.embedders.cached import CachedEmbedder
 from vectune.embedders.callables import CallableEmbedder
-from vectune.errors import InputError, ModelError
+from vectune.errors import InputError, ModelError, OutputError, StorageError, VectuneError
 from vectune.progress import Progress
 
 DIM = 16
@@ -113,9 +113,53 @@ def test_a_damaged_key_file_starts_anew() -> None:
     cache.close()
     for file in cache.folder.glob("keys.db*"):
         file.write_bytes(b"this is no database" * 100)
-    again = VectorCache("a", DIM)
+    told: list[str] = []
+    again = VectorCache("a", DIM, warn=told.append)
     assert read(again, texts(2))[1] == [0, 1]
     assert again.put(texts(2), "document", vectors_of(texts(2))) == 2
+    (aside,) = again.folder.glob("damaged-*-vectors.f32")
+    np.testing.assert_array_equal(np.fromfile(aside, np.float32).reshape(2, DIM), vectors_of(texts(2)))
+    assert list(again.folder.glob("damaged-*-keys.db"))
+    assert "damaged" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "error", "told"),
+    [
+        (sqlite3.SQLITE_FULL, "database or disk is full", StorageError, "the disk is full"),
+        (sqlite3.SQLITE_BUSY, "database is locked", StorageError, "database is locked"),
+        (sqlite3.SQLITE_READONLY, "attempt to write a readonly database", OutputError, "cannot be written"),
+    ]
+    if sys.version_info >= (3, 11)
+    else [],
+)
+def test_keys_that_cannot_be_opened_now_are_left_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, code: int, message: str, error: type[VectuneError], told: str
+) -> None:
+    """A full disk is not a damaged file: what is on it was paid for."""
+    cache = VectorCache("a", DIM)
+    cache.put(texts(2), "document", vectors_of(texts(2)))
+    cache.close()
+
+    def refuse(path: Path) -> sqlite3.Connection:
+        problem = sqlite3.OperationalError(message)
+        problem.sqlite_errorcode = code
+        raise problem
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_module, "_connect", refuse)
+        with pytest.raises(error, match=told) as caught:
+            VectorCache("a", DIM)
+        assert caught.value.hint
+    assert read(VectorCache("a", DIM), texts(2))[1] == []
+
+
+def test_a_disk_that_fills_while_keys_are_committed_does_not_stop_the_work() -> None:
+    cache = VectorCache("a", DIM)
+    cache._db.execute("PRAGMA max_page_count = 4")
+    assert cache.put(texts(2000), "document", vectors_of(texts(2000))) == 0
+    assert cache.full
+    assert read(cache, texts(3))[1] == [0, 1, 2]
 
 
 def _fill(start: int, count: int) -> None:

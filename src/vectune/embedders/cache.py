@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vectune.errors import InputError, ModelError
+from vectune.errors import InputError, ModelError, OutputError, StorageError
 from vectune.runs import cache_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (key INTEGER PRIMARY KEY, tail INTEGER NOT NULL, row INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+SQLITE_CORRUPT, SQLITE_NOTADB = 11, 26  # sqlite3 has them from Python 3.11 on
 # A text's key is 128 bits in two integers: the first is the table's own key, which keeps ten million of them small.
 FIND = "SELECT keys.key, keys.tail, keys.row FROM json_each(?) AS asked JOIN keys ON keys.key = asked.value"
 
@@ -72,20 +73,36 @@ class VectorCache:
         root: the folder of all fingerprints; None = ``vectors`` in vectune's cache folder.
         limit_gib: size limit of the root. Other fingerprints' vectors make room, least recently used first; when that
             is not enough, new vectors are no longer kept.
+        warn: told what a person must know: keys that were damaged.
+
+    Raises:
+        StorageError: the disk is full, or the keys are locked or damaged; OutputError: the folder cannot be written.
     """
 
     def __init__(
-        self, key: str, dim: int | None = None, name: str = "", root: Path | None = None, limit_gib: float = 20.0
+        self,
+        key: str,
+        dim: int | None = None,
+        name: str = "",
+        root: Path | None = None,
+        limit_gib: float = 20.0,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.root = root or vectors_folder()
         self.folder = self.root / key[:64]
         self.name, self.limit = name, int(limit_gib * GIB)
         self.full = False
+        self.warn = warn
         self._lock = threading.RLock()
         self._rows: Vectors | None = None
-        with storage_errors(self.folder):
+        with _errors(self.folder):
             hold = _enter(self.folder)
-            self._db = self._open_keys()
+            try:
+                self._db = self._open_keys()
+            except BaseException:
+                if hold is not None:
+                    hold.close()
+                raise
             self._release = weakref.finalize(self, _release, self._db, hold)
             self.dim = self._fact("dim") or 0
             if dim is not None:
@@ -105,7 +122,7 @@ class VectorCache:
     def get(self, texts: Sequence[str], role: str, out: Vectors) -> NDArray[np.intp]:
         """Fill the rows of ``out`` whose texts are known; returns the indices of those that are not."""
         missing = []
-        with self._lock:
+        with self._lock, _errors(self.folder):
             for start in range(0, len(texts), BLOCK):
                 keys = text_keys(texts[start : start + BLOCK], role)
                 places = self._places(keys)
@@ -125,7 +142,7 @@ class VectorCache:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         good = np.flatnonzero(_sound(vectors))
         kept = 0
-        with self._lock:
+        with self._lock, _errors(self.folder):
             for start in range(0, len(good), BLOCK):
                 block = good[start : start + BLOCK]
                 if self.full or not self._has_room(len(block)):
@@ -138,10 +155,22 @@ class VectorCache:
     def _open_keys(self) -> sqlite3.Connection:
         try:
             return _connect(self.folder / "keys.db")
-        except sqlite3.DatabaseError:  # damaged beyond use: start again, all of it can be computed again
-            for file in self.folder.glob("keys.db*"):
-                file.unlink(missing_ok=True)
-            return _connect(self.folder / "keys.db")
+        except sqlite3.DatabaseError as error:
+            if not _damaged(error):  # a full disk says nothing about what is on it
+                raise
+        self._set_aside()
+        return _connect(self.folder / "keys.db")
+
+    def _set_aside(self) -> None:
+        """Start again beside damaged keys: they, and the rows that they name, may have been paid for."""
+        name = time.strftime("damaged-%Y%m%d-%H%M%S-")
+        for file in [*self.folder.glob("keys.db*"), self.data]:
+            if file.exists():
+                file.replace(self.folder / (name + file.name))
+        self.warn(
+            f"{self.folder / 'keys.db'} is damaged: vectors of {self.name or 'this model'} are made anew. The old ones "
+            f"are in {name}* there, for sqlite3's .recover; delete them when you do not need them."
+        )
 
     def with_dim(self, dim: int) -> VectorCache:
         """The same cache, for vectors of this dimension.
@@ -185,10 +214,11 @@ class VectorCache:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # on a full disk SQLite may have rolled back by itself
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # Rows
 
@@ -267,16 +297,48 @@ class VectorCache:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=120, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA busy_timeout = 120000")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA cache_size = -65536")  # 64 MiB
-    # Keys are hashes, so a block of new ones touches pages all over the table. 64 MiB of them are written back at once,
-    # each once for all blocks that touched it: at 5 million keys half the time and a quarter of the bytes written.
-    db.execute("PRAGMA wal_autocheckpoint = 16384")
-    for statement in SCHEMA.strip().splitlines():
-        db.execute(statement)
+    try:
+        db.execute("PRAGMA busy_timeout = 120000")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA cache_size = -65536")  # 64 MiB
+        # Keys are hashes: a block of new ones touches pages all over the table. 64 MiB are written back at once, each
+        # page once for all blocks that touched it: at 5 million keys half the time, a quarter of the bytes written.
+        db.execute("PRAGMA wal_autocheckpoint = 16384")
+        for statement in SCHEMA.strip().splitlines():
+            db.execute(statement)
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+@contextmanager
+def _errors(folder: Path) -> Iterator[None]:
+    """``storage_errors``, for what SQLite says of a disk as well."""
+    try:
+        with storage_errors(folder):
+            yield
+    except sqlite3.DatabaseError as error:
+        if _no_space(error):
+            raise StorageError(f"{folder}: the disk is full.") from error
+        if "readonly" in str(error) or "unable to open" in str(error):
+            raise OutputError(
+                f"{folder}: cannot be written ({error}).",
+                "Make it writable, or choose another cache: export VECTUNE_CACHE=FOLDER",
+            ) from error
+        hint = "Is another process at work on it? Run the same command again when it is done."
+        if _damaged(error):
+            hint = "Move the folder elsewhere, then run the same command again: its vectors are made anew."
+        raise StorageError(f"{folder / 'keys.db'}: {error}.", hint) from error
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    """Whether the file itself is broken, and not only the way to it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python 3.10
+        return "not a database" in str(error) or "malformed" in str(error)
+    return code & 0xFF in (SQLITE_CORRUPT, SQLITE_NOTADB)
 
 
 def _sound(vectors: Vectors) -> NDArray[np.bool_]:

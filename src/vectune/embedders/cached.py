@@ -54,7 +54,7 @@ class CachedEmbedder:
         """The vectors on disk of what the embedder is now."""
         key = str(getattr(self.inner, "cache_key", self.inner.fingerprint))
         if key not in self._caches:
-            cache = VectorCache(key, name=self.name, limit_gib=self.limit_gib)
+            cache = VectorCache(key, name=self.name, limit_gib=self.limit_gib, warn=self.progress.warn)
             self._caches[key] = cache if cache.dim else cache.with_dim(self.inner.dim)
         return self._caches[key]
 
