@@ -60,6 +60,17 @@ def test_it_is_there_in_the_next_process_and_other_fingerprints_are_apart() -> N
     assert read(VectorCache("b", DIM), texts(3), "query")[1] == [0, 1, 2]
 
 
+def test_every_key_has_a_folder_of_its_own_under_the_root() -> None:
+    root = VectorCache("a", DIM).root
+    long = "f" * 64
+    odd = ["org/model", "../../escaped", "", ".", "Upper", "model one", long + "0", long + "1", "ab-" + "x" * 300]
+    ours = [long, "ab" * 16 + "-fp32", "ab" * 16 + "-0123abcd"]
+    folders = [VectorCache(key, DIM).folder for key in [*odd, *ours]]
+    assert len(set(folders)) == len(folders)
+    assert {folder.parent for folder in folders} == {root}
+    assert [folder.name for folder in folders[len(odd) :]] == ours  # where earlier versions kept them
+
+
 def test_nan_and_zero_and_other_lengths_are_never_kept() -> None:
     cache = VectorCache("a", DIM)
     found = vectors_of(texts(4))
@@ -163,7 +174,7 @@ def test_a_disk_that_fills_while_keys_are_committed_does_not_stop_the_work() -> 
 
 
 def _fill(start: int, count: int) -> None:
-    cache = VectorCache("shared", DIM)
+    cache = VectorCache("5a", DIM)
     for number in range(start, start + count, 20):
         cache.put(texts(20, number), "document", vectors_of(texts(20, number)))
 
@@ -176,7 +187,7 @@ def test_processes_at_once_share_no_row() -> None:
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    cache = VectorCache("shared", DIM)
+    cache = VectorCache("5a", DIM)
     out, missing = read(cache, texts(800))
     assert missing == []
     assert len(cache) == 800
@@ -187,7 +198,7 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_vector_cache import DIM, VectorCache, texts, vectors_of
-cache = VectorCache("killed", DIM)
+cache = VectorCache("dead", DIM)
 for number in range(0, 100_000, 10):
     cache.put(texts(10, number), "document", vectors_of(texts(10, number)))
     print(number, flush=True)
@@ -205,7 +216,7 @@ def test_sigkill_loses_nothing_that_was_put() -> None:
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     worker.stdout.close()
-    cache = VectorCache("killed", DIM)
+    cache = VectorCache("dead", DIM)
     out, missing = read(cache, texts(done))
     assert missing == []
     np.testing.assert_array_equal(out, vectors_of(texts(done)))
@@ -214,18 +225,18 @@ def test_sigkill_loses_nothing_that_was_put() -> None:
 
 
 def test_the_limit_makes_the_least_recently_used_go_first() -> None:
-    for age, key in ((300, "old"), (200, "middle"), (100, "new")):
+    for age, key in ((300, "a1"), (200, "a2"), (100, "a3")):
         cache = VectorCache(key, DIM)
         cache.put(texts(2000), "document", vectors_of(texts(2000)))
         cache.close()
         used = time.time() - age
         os.utime(cache.folder / "about.json", (used, used))
     size = sum(model.size for model in cached_models())
-    latest = VectorCache("latest", DIM, limit_gib=size / 2**30)
+    latest = VectorCache("a4", DIM, limit_gib=size / 2**30)
     assert latest.put(texts(2000), "document", vectors_of(texts(2000))) == 2000
     left = {model.key for model in cached_models()}
-    assert "old" not in left
-    assert {"latest", "new"} <= left
+    assert "a1" not in left
+    assert {"a4", "a3"} <= left
 
 
 def test_beyond_the_limit_nothing_is_kept_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,13 +258,13 @@ def test_a_full_disk_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_pruning_leaves_what_a_process_uses() -> None:
-    used, unused = VectorCache("used", DIM), VectorCache("unused", DIM)
+    used, unused = VectorCache("a1", DIM), VectorCache("a2", DIM)
     unused.close()
-    assert [model.key for model in prune(0)] == ["unused"]
-    assert not remove_cached("used")
+    assert [model.key for model in prune(0)] == ["a2"]
+    assert not remove_cached("a1")
     assert used.put(["x"], "document", vectors_of(["x"])) == 1
     used.close()
-    assert remove_cached("used")
+    assert remove_cached("a1")
     assert cached_models() == []
     with pytest.raises(InputError, match="limit is -1"):
         prune(-1)

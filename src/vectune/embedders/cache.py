@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -63,11 +64,20 @@ def text_keys(texts: Sequence[str], role: str) -> Keys:
     return keys
 
 
+def folder_name(key: str) -> str:
+    """The folder of a key: the key itself where it is made as ours are, else its hash.
+
+    Anybody's embedder says what its fingerprint is: it may be long, or hold a slash.
+    """
+    plain = re.fullmatch(r"[0-9a-f]{1,64}(-\w{1,64})?", key, re.ASCII)
+    return key if plain else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class VectorCache:
     """The vectors of one fingerprint.
 
     Args:
-        key: the fingerprint, or a longer key that starts with it; the folder's name.
+        key: the fingerprint, or a longer key that starts with it; see ``folder_name``.
         dim: dimensions of a vector; None = those of what is there (0 of an empty cache, see ``with_dim``).
         name: the embedder's name, for people who look into the cache.
         root: the folder of all fingerprints; None = ``vectors`` in vectune's cache folder.
@@ -89,7 +99,7 @@ class VectorCache:
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.root = root or vectors_folder()
-        self.folder = self.root / key[:64]
+        self.folder = self.root / folder_name(key)
         self.name, self.limit = name, int(limit_gib * GIB)
         self.full = False
         self.warn = warn
