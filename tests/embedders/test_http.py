@@ -63,6 +63,18 @@ def test_a_server_that_ignores_base64_is_understood(server: OpenAIServer, embedd
     np.testing.assert_allclose(embedder.embed_queries(TEXTS[:3]), expected(TEXTS[:3]), atol=1e-6)
 
 
+def test_a_server_that_refuses_base64_is_asked_for_numbers(server: OpenAIServer) -> None:
+    """Requests that are in flight when the first one is refused are sent again, too, and none counts as failed."""
+    server.refuses_base64, server.delay = True, 0.2
+    embedder = HTTPEmbedder("small", options(server, concurrency=4, max_retries=0))
+    np.testing.assert_allclose(embedder.embed_documents(TEXTS), expected(TEXTS), atol=1e-6)
+    asked = [body["encoding_format"] for body in bodies(server)]
+    assert asked.count("float") == 4
+    embedder.embed_documents(TEXTS[:1])
+    assert bodies(server)[-1]["encoding_format"] == "float"
+    embedder.close()
+
+
 @pytest.mark.parametrize(
     "fault", ["429", "500", "503", "html", "malformed", "error200", "disconnect", "reversed", "missing", "nan", "zero"]
 )

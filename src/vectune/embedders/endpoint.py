@@ -61,7 +61,7 @@ class EmbeddingEndpoint:
         key: sent as bearer token.
         timeout: seconds for one request.
         retries: how often and how patiently a request is repeated.
-        encoding: ``base64`` or ``float``; a server that refuses to be asked is no longer asked.
+        encoding: ``base64`` or ``float``; a server that refuses base64 is asked for numbers from then on.
         dimensions: asked of the server; None = the model's own.
         key_header: the header that carries the key besides the bearer token; None where that is enough.
         url_parameters: behind the question mark of each request's address.
@@ -81,7 +81,7 @@ class EmbeddingEndpoint:
         url_parameters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.model, self.address, self.retries = model, address, retries
-        self.encoding: str | None = encoding
+        self.encoding = encoding
         self.dimensions = dimensions
         self.dim: int | None = dimensions
         self.usage = Usage()
@@ -137,6 +137,7 @@ class EmbeddingEndpoint:
         import openai
 
         self.usage.requests += 1
+        encoding = self.encoding
         try:
             sent = self._open().embeddings.with_raw_response.create(
                 model=self.model, input=texts, **self._fields(fields)
@@ -148,6 +149,10 @@ class EmbeddingEndpoint:
         except openai.APIConnectionError as error:
             raise TryAgain(f"cannot be reached ({error.__cause__ or error})") from None
         except openai.APIStatusError as error:
+            # Requests in flight have asked as this one did: what counts is what was sent, not what is asked by now.
+            if encoding == "base64" and error.status_code in (400, 415, 422) and "encoding" in error_message(error):
+                self.encoding = "float"  # to ask for nothing is to ask for base64: the client puts it in
+                return await self._send(texts, fields)
             raise self._judge(error) from None
         except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
             raise TryAgain(f"unreadable answer ({error})") from None
@@ -156,7 +161,7 @@ class EmbeddingEndpoint:
         import openai
 
         return {
-            "encoding_format": self.encoding or openai.omit,
+            "encoding_format": self.encoding,
             "dimensions": self.dimensions or openai.omit,
             "extra_body": fields or None,
         }
@@ -188,9 +193,6 @@ class EmbeddingEndpoint:
         if status in (408, 409, 425, 429) or status >= 500:
             wait = retry_after_seconds(error.response.headers)
             return TryAgain(f"{status}: {message}", retry_after=wait, busy=status == 429)
-        if self.encoding is not None and "encoding" in message:
-            self.encoding = None  # ask for nothing: both kinds of answer are understood
-            return TryAgain(f"{status}: {message}", retry_after=0.0)
         if self.dimensions is not None and ("dimensions" in message or "matryoshka" in message.lower()):
             return EndpointError(f"{self.address}, {self.model}: does not take dimensions={self.dimensions}: {message}")
         return Refused(f"{status}: {message}")
