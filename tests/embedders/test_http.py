@@ -186,6 +186,22 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_kept(server: OpenAI
     assert len(cached.cache) >= len(TEXTS)
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_text_without_a_vector_is_named_and_its_neighbours_are_bought_once(
+    server: OpenAIServer, value: float
+) -> None:
+    server.embed = lambda text: [value] * 32 if text == "odd" else hashed_embedding(text, 32)
+    cached = CachedEmbedder(HTTPEmbedder("small", options(server, concurrency=1, max_retries=5)))
+    texts = [*TEXTS[:20], "odd", *TEXTS[20:32]]
+    with pytest.raises(EndpointError, match=r"no vector for text 21 of 33.*'odd'.*gave"):
+        cached.embed_documents(texts)
+    assert len(cached.cache) == 31  # two whole batches but for the odd one; the third was not begun
+    assert sum(text == "odd" for body in bodies(server) for text in body["input"]) == 4
+    assert max(sum(body["input"].count(text) for body in bodies(server)) for text in TEXTS[:16]) == 1
+    server.embed = None
+    np.testing.assert_allclose(cached.embed_documents(texts), expected(texts), atol=1e-6)
+
+
 def test_an_empty_text_is_refused_before_anything_is_sent(server: OpenAIServer, embedder: HTTPEmbedder) -> None:
     with pytest.raises(InputError, match="text 2 of 2 is empty"):
         embedder.embed_documents(["full", ""])

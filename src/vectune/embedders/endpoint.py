@@ -37,6 +37,14 @@ class TryAgain(Exception):
         self.retry_after, self.busy = retry_after, busy
 
 
+class NoVector(TryAgain):
+    """Some texts' vectors are zero or not finite: ``bad`` has their places; ``vectors``, the whole batch's."""
+
+    def __init__(self, message: str, vectors: Vectors, bad: list[int]) -> None:
+        super().__init__(message)
+        self.vectors, self.bad = vectors, bad
+
+
 @dataclass
 class Usage:
     """What an API was asked so far.
@@ -109,6 +117,7 @@ class EmbeddingEndpoint:
 
         Raises:
             Refused: the server does not take this batch.
+            NoVector: it has none for some of the texts, also when asked again.
             EndpointError: no request will succeed, or this one failed again and again.
         """
         failures = busy = 0
@@ -118,6 +127,8 @@ class EmbeddingEndpoint:
                 return self._read(await self._send(list(texts), fields), texts)
             except TryAgain as problem:
                 busy, failures = busy + problem.busy, failures + (not problem.busy)
+                if isinstance(problem, NoVector) and (give_up() or failures >= min(2, self.retries.attempts)):
+                    raise  # the others' are good, and paid for
                 if give_up() or failures >= self.retries.attempts or busy >= self.retries.attempts * BUSY_PATIENCE:
                     said = str(problem).rstrip(". ")
                     raise EndpointError(f"{self.address}, {self.model}: {said}.", KEPT_HINT) from None
@@ -206,10 +217,10 @@ class EmbeddingEndpoint:
             message = error.get("message") if isinstance(error, dict) else error
             raise TryAgain(f"answered without vectors: {str(message)[:300]}")
         vectors = self._stack([_decoded(item) for item in _in_order(data, len(texts))])
-        self._check(vectors, texts)
-        self.usage.texts += len(texts)
         usage = body.get("usage")
         self.usage.tokens += int(usage.get("prompt_tokens") or usage.get("total_tokens") or 0) if usage else 0
+        self._check(vectors, texts)
+        self.usage.texts += len(texts)
         return vectors
 
     def _stack(self, rows: list[Vectors]) -> Vectors:
@@ -219,11 +230,6 @@ class EmbeddingEndpoint:
         return np.stack(rows)
 
     def _check(self, vectors: Vectors, texts: Sequence[str]) -> None:
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
-        if bad.size:
-            kind = "NaN or infinity" if not np.isfinite(norms[bad[0]]) else "a zero vector"
-            raise TryAgain(f"gave {kind} for the text {texts[int(bad[0])][:60]!r}")
         dim = vectors.shape[1]
         if self.dim is None:
             self.dim = dim
@@ -233,6 +239,11 @@ class EmbeddingEndpoint:
                 f"{self.address}, {self.model}: gave vectors of {dim} dimensions, {known}.",
                 "Is the same model behind this address? Vectors of two models must not be mixed.",
             )
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
+        if bad.size:
+            kind = "NaN or infinity" if not np.isfinite(norms[bad[0]]) else "a zero vector"
+            raise NoVector(f"gave {kind} for the text {texts[int(bad[0])][:60]!r}", vectors, bad.tolist())
 
 
 def _in_order(data: list[Any], count: int) -> list[Any]:
