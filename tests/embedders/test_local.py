@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -150,6 +151,52 @@ def test_the_fingerprint_survives_moving_and_saving_again(tiny_bert: Path, tmp_p
     assert len(found) == 1
     model = load_model(str(tiny_bert))
     assert found == {model_fingerprint(model, LocalEmbedder(model).prompts)}
+
+
+def test_what_is_inside_a_route_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    models.save_bert(tmp_path / "base")
+    bare = str(tmp_path / "base-bare")
+    weight = torch.eye(32)
+
+    def routed(pooling: str = "mean", activation: Any = None, length: int = 64, lower: bool = True) -> str:
+        documents = Transformer(bare, max_seq_length=64)
+        queries = Transformer(bare, max_seq_length=length)
+        if not lower:
+            backend: Any = queries.tokenizer.backend_tokenizer
+            backend.normalizer = None
+        dense = Dense(32, 32, bias=False, activation_function=activation or torch.nn.Identity(), init_weight=weight)
+        route = Router.for_query_document(
+            query_modules=[queries, Pooling(32, pooling_mode=pooling), dense],
+            document_modules=[documents, Pooling(32, pooling_mode="mean")],
+        )
+        return LocalEmbedder(SentenceTransformer(modules=[route], device="cpu"), FP32).fingerprint
+
+    kinds = [routed(), routed("max"), routed(activation=torch.nn.ReLU()), routed(length=32), routed(lower=False)]
+    assert len(set(kinds)) == len(kinds)
+    assert routed() == kinds[0]
+
+
+def test_the_fingerprint_of_a_model_without_routes_is_that_of_earlier_versions(tiny_static: Path) -> None:
+    """Vectors and adapters are kept by it."""
+    model = load_model(str(tiny_static))
+    facts = {
+        "modules": [[type(module).__name__, {}] for module in model],
+        "prompts": {},
+        "max_length": str(model.max_seq_length),
+        "dimensions": None,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    tokenizer = json.loads(model.tokenizer.to_str())
+    digest.update(
+        json.dumps({k: v for k, v in tokenizer.items() if k not in ("padding", "truncation")}, sort_keys=True).encode()
+    )
+    for key, tensor in model.state_dict().items():
+        digest.update(f"{key} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    assert model_fingerprint(model, {}) == digest.hexdigest()
 
 
 def test_an_edited_folder_has_another_fingerprint(tiny_bert: Path, tmp_path: Path) -> None:
