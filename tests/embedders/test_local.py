@@ -20,6 +20,7 @@ import models
 from vectune.embedders import models as names
 from vectune.embedders.encoding import Encoding
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.fast import FastBert
 from vectune.embedders.fingerprint import model_fingerprint
 from vectune.embedders.loading import load_model
 from vectune.embedders.local import LocalEmbedder
@@ -142,6 +143,28 @@ def test_changed_weights_change_vectors_and_fingerprint(tiny_bert: Path) -> None
     np.testing.assert_allclose(
         embedder.embed_documents(TEXTS), model.encode_document(TEXTS, normalize_embeddings=True), atol=2e-6
     )
+
+
+def test_changes_that_torch_does_not_count_change_vectors(tiny_bert: Path) -> None:
+    """A fused optimizer leaves ``_version`` as it was; the fingerprint sees the change, and so must the vectors."""
+    model = load_model(str(tiny_bert))
+    embedder = LocalEmbedder(model, FP32)
+    before = embedder.embed_documents(TEXTS)
+    bert: Any = model[0]
+    weight = bert.model.encoder.layer[0].output.dense.weight
+    version = weight._version
+    weight.data.mul_(2)
+    assert weight._version == version
+    assert not np.allclose(embedder.embed_documents(TEXTS), before, atol=1e-2)
+    np.testing.assert_allclose(
+        embedder.embed_documents(TEXTS), model.encode_document(TEXTS, normalize_embeddings=True), atol=2e-6
+    )
+
+
+def test_weights_of_a_model_opened_by_name_are_not_read_again(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = LocalEmbedder(str(tiny_bert), FP32)
+    monkeypatch.setattr(FastBert, "checksum", lambda self: pytest.fail("was read"))
+    assert embedder.embed_documents(TEXTS).shape == embedder.embed_documents(TEXTS).shape
 
 
 def test_the_fingerprint_survives_moving_and_saving_again(tiny_bert: Path, tmp_path: Path) -> None:

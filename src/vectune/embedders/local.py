@@ -147,7 +147,14 @@ class LocalEmbedder:
         Raises:
             ModelError: a text has a zero vector, or one that is not finite.
         """
-        encoding = Encoding.of(self.model, role, self.prompts[role], self.precision, self.options.batch_tokens)
+        encoding = Encoding.of(
+            self.model,
+            role,
+            self.prompts[role],
+            self.precision,
+            self.options.batch_tokens,
+            may_change=not self._named,
+        )
         for start in range(0, len(texts), BLOCK):
             block = texts[start : start + BLOCK]
             for places, found in encoding.batches(self.model, block):
