@@ -206,7 +206,7 @@ def test_what_is_inside_a_route_is_part_of_the_fingerprint(tmp_path: Path) -> No
 def test_the_fingerprint_of_a_model_without_routes_is_that_of_earlier_versions(tiny_static: Path) -> None:
     """Vectors and adapters are kept by it."""
     model = load_model(str(tiny_static))
-    facts = {
+    facts: dict[str, Any] = {
         "modules": [[type(module).__name__, {}] for module in model],
         "prompts": {},
         "max_length": str(model.max_seq_length),

@@ -52,7 +52,8 @@ def kept_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], dim
     files = sorted(folder.rglob("*")) if folder.is_dir() and (folder / "modules.json").is_file() else []
     if not files:
         return model_fingerprint(model, prompts, dimensions)
-    facts = [hash_files(files), dict(prompts), str(model.max_seq_length), dimensions or model.truncate_dim, versions()]
+    dimensions = dimensions or model.truncate_dim
+    facts: list[Any] = [hash_files(files), dict(prompts), str(model.max_seq_length), dimensions, versions()]
     if inner := [name for name, _ in _inner_modules(model)]:  # a hash kept by an earlier version did not see them
         facts.append(inner)
     kept = cache_folder() / "fingerprints" / f"{hash_of(facts)[:32]}.json"
