@@ -351,6 +351,61 @@ def test_pickled_weights_are_refused(tiny_bert: Path, tmp_path: Path, kept: str)
         open_embedder(str(folder))
 
 
+def test_weights_for_other_runtimes_are_nobodys_business(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
+    for other in ("openvino/openvino_model.bin", "onnx/deep/model.bin"):
+        (folder / other).parent.mkdir(parents=True)
+        (folder / other).write_bytes(b"a graph")
+    assert open_embedder(str(folder)).dim == 32
+
+
+def _in_hub_cache(folder: Path, cache: Path, *left_out: str) -> Path:
+    """The folder as the snapshot of mine/small; names in ``left_out`` did not arrive."""
+    repository = cache / "models--mine--small"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    snapshot = repository / "snapshots" / "c0ffee"
+    shutil.copytree(folder, snapshot, ignore=shutil.ignore_patterns(*left_out))
+    return snapshot
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_a_cached_model_opens_without_the_hub(tiny_bert: Path, hub_cache: Path) -> None:
+    snapshot = _in_hub_cache(tiny_bert, hub_cache)
+    assert names.model_path("mine/small") == str(snapshot)
+    assert open_embedder("mine/small").dim == 32
+
+
+def test_a_download_that_was_killed_is_fetched_again(tiny_bert: Path, hub_cache: Path) -> None:
+    snapshot = _in_hub_cache(tiny_bert, hub_cache, "model.safetensors")
+    assert names.model_path("mine/small") == "mine/small"
+    (snapshot / "model-1.safetensors").write_bytes(b"the first of two")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert names.model_path("mine/small") == "mine/small"
+    (snapshot / "model-2.safetensors").write_bytes(b"the second")
+    assert names.model_path("mine/small") == str(snapshot)
+
+
+def test_a_plain_transformers_model_opens_without_the_hub_where_it_is_known_to_be_one(
+    tiny_bert: Path, hub_cache: Path
+) -> None:
+    snapshot = _in_hub_cache(tiny_bert, hub_cache, "modules.json", "1_Pooling", "2_Normalize")
+    assert names.model_path("mine/small") == "mine/small"  # transformers alone fetched it: its pooling may be missing
+    (snapshot / ".gitattributes").write_text("")
+    assert names.model_path("mine/small") == str(snapshot)
+    (snapshot / ".gitattributes").unlink()
+    told = hub_cache / "models--mine--small" / ".no_exist" / "c0ffee" / "modules.json"
+    told.parent.mkdir(parents=True)
+    told.write_text("")
+    assert names.model_path("mine/small") == str(snapshot)
+
+
 def _edited(folder: Path, to: Path, file: str, **fields: object) -> Path:
     shutil.copytree(folder, to)
     config = json.loads((to / file).read_text())
