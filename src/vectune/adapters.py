@@ -196,12 +196,14 @@ class AdaptedEmbedder:
         query: what queries pass through.
         document: what stored vectors pass through; None leaves them as they are.
         name: as a person would name it.
+        source: the folder that it was opened from; empty where it was made in memory.
     """
 
     base: Embedder
     query: Adapter
     document: Adapter | None = None
     name: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -243,12 +245,14 @@ class SplitEmbedder:
         document: embeds documents.
         name: as a person would name it.
         untuned: what queries were embedded with before tuning; None where nothing was tuned on judged queries.
+        source: the folder that it was opened from; empty where it was made in memory.
     """
 
     query: Embedder
     document: Embedder
     name: str = ""
     untuned: Embedder | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -446,10 +450,10 @@ def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> E
     base = open_base(base_name)
     check_base(base, base_name, str(marker.get("base_fingerprint") or ""), "artifact")
     if kind == "adapter":
-        return load_adapter(folder).over(base)
+        return replace(load_adapter(folder).over(base), source=str(folder.resolve()))
     if kind == "bridge":
         return _open_bridge(folder, marker, base, open_base)
-    return SplitEmbedder(_query_encoder(folder), base, name=folder.name, untuned=base)
+    return SplitEmbedder(_query_encoder(folder), base, folder.name, untuned=base, source=str(folder.resolve()))
 
 
 def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[[str], Embedder]) -> Embedder:
@@ -459,7 +463,7 @@ def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[
     stored = load_adapter(folder)
     check_base(new, stored.base, stored.base_fingerprint, "bridge")
     queries = old if marker.get("queries") == "old" else AdaptedEmbedder(new, stored.adapter)
-    return SplitEmbedder(queries, old, name=folder.name)
+    return SplitEmbedder(queries, old, name=folder.name, source=str(folder.resolve()))
 
 
 def _query_encoder(folder: Path) -> Embedder:

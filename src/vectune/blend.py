@@ -136,11 +136,12 @@ class Blend:
 
 @dataclass(frozen=True)
 class BlendedEmbedder:
-    """An Embedder: the base's vectors with a lexical tail."""
+    """An Embedder: the base's vectors with a lexical tail. ``source`` is the folder that it was opened from."""
 
     base: Embedder
     blend: Blend
     name: str
+    source: str = ""
 
     def __post_init__(self) -> None:
         if len(self.blend.dense_covariance) != self.base.dim:
@@ -179,15 +180,16 @@ def open_blend(
         FingerprintError: the base of that name now makes other vectors than the blend was made for.
     """
     folder = Path(folder)
+    source = str(folder.resolve())
     marker = read_json(folder / ARTIFACT_FILE)
     name = marker.get("base")
     if marker.get("kind") != "blend" or not isinstance(name, str) or not name:
         raise ModelError(f"{folder / ARTIFACT_FILE}: is not the marker of a blend.")
     if (folder / INNER).is_dir():
-        return BlendedEmbedder(open_inner(folder / INNER), Blend.load(folder), folder.name)
+        return BlendedEmbedder(open_inner(folder / INNER), Blend.load(folder), folder.name, source)
     base = open_base(name)
     check_base(base, name, str(marker.get("base_fingerprint") or ""), "blend")
-    return BlendedEmbedder(base, Blend.load(folder), folder.name)
+    return BlendedEmbedder(base, Blend.load(folder), folder.name, source)
 
 
 def _covariance(vectors: Floats) -> Floats:

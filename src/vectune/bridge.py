@@ -24,6 +24,7 @@ import numpy as np
 from vectune import __version__
 from vectune.adapters import Adapter, Kind, StoredAdapter, composed, save_adapter
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.factory import name_to_open
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
@@ -140,12 +141,13 @@ def build_bridge(
         progress.say(note)
     with writing(out) as beside:
         beside.mkdir(parents=True)
-        card = {"document_base": old.name, "document_base_fingerprint": old.fingerprint}
-        save_adapter(beside, StoredAdapter(found.query, found.document, new.name, new.fingerprint, card))
+        base = name_to_open(new)
+        card = {"document_base": name_to_open(old), "document_base_fingerprint": old.fingerprint}
+        save_adapter(beside, StoredAdapter(found.query, found.document, base, new.fingerprint, card))
         if found.words:
             found.words.save(beside)
         (beside / MOVED).mkdir()
-        save_adapter(beside / MOVED, StoredAdapter(found.moved, found.document, new.name, new.fingerprint, card))
+        save_adapter(beside / MOVED, StoredAdapter(found.moved, found.document, base, new.fingerprint, card))
         write_json(beside / ARTIFACT_FILE, _marker(found, old, new))
     return found
 
@@ -153,9 +155,9 @@ def build_bridge(
 def _marker(found: Bridge, old: Embedder, new: Embedder) -> Json:
     return {
         "kind": "bridge",
-        "base": new.name,
+        "base": name_to_open(new),
         "base_fingerprint": new.fingerprint,
-        "document_base": old.name,
+        "document_base": name_to_open(old),
         "document_base_fingerprint": old.fingerprint,
         "vectune": __version__,
         "method": "bridge",

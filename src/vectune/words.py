@@ -158,11 +158,15 @@ class WordFit:
 
 @dataclass(frozen=True)
 class WordEmbedder:
-    """An embedder whose queries' vectors get their words added; documents keep theirs."""
+    """An embedder whose queries' vectors get their words added; documents keep theirs.
+
+    ``source`` is the folder that it was opened from; empty where it was made in memory.
+    """
 
     inner: Embedder
     words: WordMap
     name: str
+    source: str = ""
 
     def __post_init__(self) -> None:
         if len(self.words.covariance) != self.inner.dim:
@@ -210,4 +214,4 @@ def open_words(
     if marker.get("kind") != "words" or not isinstance(name, str) or not name:
         raise ModelError(f"{folder / ARTIFACT_FILE}: is not the marker of a word map.")
     check_base(open_base(name), name, str(marker.get("base_fingerprint") or ""), "word map")
-    return WordEmbedder(open_inner(folder / INNER), WordMap.load(folder), folder.name)
+    return WordEmbedder(open_inner(folder / INNER), WordMap.load(folder), folder.name, str(folder.resolve()))

@@ -46,6 +46,14 @@ def open_embedder(
     return CachedEmbedder(embedder, progress, own.cache_gib)
 
 
+def name_to_open(embedder: Embedder) -> str:
+    """What ``open_embedder`` opens the embedder by; what is tuned over it keeps that as its base.
+
+    An artifact is named after its folder, or its base and its kind; what opens it is where that folder is.
+    """
+    return str(getattr(embedder, "source", "") or embedder.name)
+
+
 def is_artifact(name: str | Path) -> bool:
     """Whether this is a folder that ``tune`` wrote."""
     return (Path(name).expanduser() / ARTIFACT_FILE).is_file()
@@ -117,5 +125,5 @@ def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progr
     if kind == "bridge" and marker.get("words"):
         from vectune.words import WordEmbedder, WordMap
 
-        return WordEmbedder(found, WordMap.load(folder), folder.name)
+        return WordEmbedder(found, WordMap.load(folder), folder.name, str(folder.resolve()))
     return found

@@ -17,6 +17,7 @@ import numpy as np
 
 from vectune.adapters import Adapter, StoredAdapter, identity
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.factory import name_to_open
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
@@ -163,7 +164,7 @@ def tune_adapter(
     result = TuneResult(
         out,
         "adapter",
-        embedder.name,
+        name_to_open(embedder),
         embedder.fingerprint,
         climbed.dev_before,
         both.dev_after if both else climbed.dev_after,
@@ -172,7 +173,7 @@ def tune_adapter(
         tuple(notes),
     )
     query, document = (both.query, both.document) if both else (climbed.adapter, None)
-    write_adapter(out, StoredAdapter(query, document, embedder.name, embedder.fingerprint), embedder, result)
+    write_adapter(out, StoredAdapter(query, document, result.model, embedder.fingerprint), embedder, result)
     return result
 
 

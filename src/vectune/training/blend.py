@@ -19,6 +19,7 @@ import numpy as np
 from vectune.adapters import read_json
 from vectune.blend import Blend
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.factory import name_to_open
 from vectune.embedders.models import ARTIFACT_FILE, INNER
 from vectune.errors import DatasetError
 from vectune.progress import SILENT, Progress
@@ -88,7 +89,7 @@ def tune_blend(
     result = TuneResult(
         path=out,
         method="blend",
-        model=embedder.name,
+        model=name_to_open(embedder),
         base_fingerprint=embedder.fingerprint,
         dev_before=judged.dev_score(0.0),
         dev_after=judged.dev_score(weight),

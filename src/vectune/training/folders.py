@@ -102,24 +102,17 @@ def marker(kind: str, result: TuneResult) -> Json:
 
 
 def local_model(embedder: Embedder) -> SentenceTransformer | None:
-    """The sentence-transformers model behind an embedder and its cache; None where there is none."""
-    inner: Any = embedder
-    for _ in range(4):
-        model = getattr(inner, "model", None)
-        if model is not None and hasattr(model, "encode_query"):
-            return model  # type: ignore[no-any-return]
-        inner = getattr(inner, "base", None) or getattr(inner, "embedder", None) or getattr(inner, "inner", None)
-        if inner is None:
-            return None
-    return None
+    """The sentence-transformers model that an embedder is, apart from a cache around it; None where it is none.
+
+    An artifact over a model is more than that: what is tuned over the artifact does not fit the model alone.
+    """
+    model = getattr(embedder, "model", None)
+    return model if hasattr(model, "encode_query") else None
 
 
 def prompts_of(embedder: Embedder) -> dict[str, str]:
     """The prompts that a local embedder puts before texts."""
-    inner: Any = embedder
-    while inner is not None and not hasattr(inner, "prompts"):
-        inner = getattr(inner, "base", None) or getattr(inner, "embedder", None) or getattr(inner, "inner", None)
-    return dict(getattr(inner, "prompts", None) or {})
+    return dict(getattr(embedder, "prompts", None) or {})
 
 
 def routed(

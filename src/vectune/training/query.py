@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from vectune.adapters import Adapter, StoredAdapter
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.factory import name_to_open
 from vectune.embedders.machine import fast_bf16
 from vectune.errors import DatasetError, ModelError, TrainingError
 from vectune.progress import SILENT, Progress
@@ -235,7 +236,7 @@ def _tune(
     result = TuneResult(
         out,
         outcome.method,
-        embedder.name,
+        name_to_open(embedder),
         embedder.fingerprint,
         outcome.dev_before,
         outcome.dev_after,
@@ -304,7 +305,7 @@ class _Outcome:
 
     def _write(self, out: Path, embedder: Embedder, result: TuneResult) -> None:
         adapter = self.encoded.adapter if self.encoded else self.climbed.adapter
-        stored = StoredAdapter(adapter, None, embedder.name, embedder.fingerprint)
+        stored = StoredAdapter(adapter, None, result.model, embedder.fingerprint)
         if self.encoded:
             write_query_encoder(out, self.encoded.model, stored, embedder, result)
         else:

@@ -15,7 +15,7 @@ class TuneResult:
     Attributes:
         path: the artifact folder.
         method: ``full``, ``lora``, ``adapter``, ``query``, ``words`` or ``blend``.
-        model: the base model's name as it was given.
+        model: the base model's name, or the folder of an artifact: what ``open_embedder`` opens it by.
         base_fingerprint: the base model's.
         dev_before: the base's nDCG@10 on dev.
         dev_after: the result's, on the same queries and chunks; never below ``dev_before``.
