@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from typer.testing import CliRunner
 
 from vectune.embedders import cache as cache_module
 from vectune.embedders.cache import VectorCache, cached_models, folder_size, prune, remove_cached, text_keys
-from vectune.embedders.cached import CachedEmbedder
+from vectune.embedders.cached import KEEP_EVERY, CachedEmbedder
 from vectune.embedders.callables import CallableEmbedder
+from vectune.embedders.factory import open_embedder
 from vectune.errors import InputError, ModelError, OutputError, StorageError, VectuneError
 from vectune.progress import Progress
 
@@ -226,17 +228,57 @@ def test_sigkill_loses_nothing_that_was_put() -> None:
 
 def test_the_limit_makes_the_least_recently_used_go_first() -> None:
     for age, key in ((300, "a1"), (200, "a2"), (100, "a3")):
-        cache = VectorCache(key, DIM)
-        cache.put(texts(2000), "document", vectors_of(texts(2000)))
-        cache.close()
-        used = time.time() - age
-        os.utime(cache.folder / "about.json", (used, used))
+        _filled(key, age, name=f"model {key}")
     size = sum(model.size for model in cached_models())
-    latest = VectorCache("a4", DIM, limit_gib=size / 2**30)
+    told: list[str] = []
+    latest = VectorCache("a4", DIM, limit_gib=size / 2**30, warn=told.append)
     assert latest.put(texts(2000), "document", vectors_of(texts(2000))) == 2000
     left = {model.key for model in cached_models()}
     assert "a1" not in left
     assert {"a4", "a3"} <= left
+    assert len(told) == 1 and "vectors of model a1" in told[0] and "removed" in told[0]
+
+
+def _filled(key: str, age: float, **about: Any) -> VectorCache:
+    cache = VectorCache(key, DIM, **about)
+    cache.put(texts(2000), "document", vectors_of(texts(2000)))
+    cache.close()
+    used = time.time() - age
+    os.utime(cache.folder / "about.json", (used, used))
+    return cache
+
+
+def test_what_was_paid_for_never_makes_room_by_itself() -> None:
+    _filled("a1", 400, name="mine", paid=True)
+    old = _filled("a2", 300, name="openai:small")
+    (old.folder / "about.json").write_text('{"name": "openai:small"}')  # as earlier versions wrote it
+    _filled("a3", 200, name="local")
+    size = sum(model.size for model in cached_models())
+    told: list[str] = []
+    latest = VectorCache("a4", DIM, limit_gib=1.2 * size / 2**30, warn=told.append)
+    assert latest.put(texts(2000), "document", vectors_of(texts(2000))) == 2000
+    assert {model.key for model in cached_models()} == {"a1", "a2", "a4"}
+    latest.close()
+    _filled("a5", 100, name="small", paid=True)
+    more = VectorCache("a6", DIM, limit_gib=0.5 * size / 2**30, warn=told.append)
+    assert more.put(texts(10), "document", vectors_of(texts(10))) == 0
+    assert "a4" in {model.key for model in cached_models()}  # to remove it would not have been enough
+    assert "cache is full" in told[-1]
+    assert {model.key for model in prune(0)} == {"a1", "a2", "a4", "a5"}  # a person may
+
+
+def test_an_embedder_may_have_cost_money_unless_it_says_otherwise(tiny_static: Path) -> None:
+    CachedEmbedder(Counting()).embed_documents(["x"])
+    open_embedder(str(tiny_static)).embed_documents(["cat"])
+    assert {model.name: model.paid for model in cached_models()} == {"counting": True, str(tiny_static): False}
+
+
+def test_a_full_cache_is_told_before_all_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder, asked = Counting(), []
+    progress = Progress(terminal=False)
+    monkeypatch.setattr(progress, "warn", lambda message: asked.append(sum(embedder.asked.values())))
+    CachedEmbedder(embedder, progress, limit_gib=1e-6).embed_documents(texts(3000))
+    assert asked == [KEEP_EVERY]
 
 
 def test_beyond_the_limit_nothing_is_kept_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:

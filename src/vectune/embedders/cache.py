@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vectune.embedders.models import behind_api
 from vectune.errors import InputError, ModelError, OutputError, StorageError
 from vectune.runs import cache_folder, storage_errors, write_json
 
@@ -81,9 +82,10 @@ class VectorCache:
         dim: dimensions of a vector; None = those of what is there (0 of an empty cache, see ``with_dim``).
         name: the embedder's name, for people who look into the cache.
         root: the folder of all fingerprints; None = ``vectors`` in vectune's cache folder.
-        limit_gib: size limit of the root. Other fingerprints' vectors make room, least recently used first; when that
-            is not enough, new vectors are no longer kept.
-        warn: told what a person must know: keys that were damaged.
+        limit_gib: size limit of the root. Other fingerprints' vectors make room, least recently used first, but never
+            those that may have been paid for; when that is not enough, new vectors are no longer kept.
+        paid: whether these may have been.
+        warn: told what a person must know: keys that were damaged, vectors that were removed, a cache that is full.
 
     Raises:
         StorageError: the disk is full, or the keys are locked or damaged; OutputError: the folder cannot be written.
@@ -96,13 +98,14 @@ class VectorCache:
         name: str = "",
         root: Path | None = None,
         limit_gib: float = 20.0,
+        paid: bool = False,
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.root = root or vectors_folder()
         self.folder = self.root / folder_name(key)
         self.name, self.limit = name, int(limit_gib * GIB)
         self.full = False
-        self.warn = warn
+        self.paid, self.warn = paid, warn
         self._lock = threading.RLock()
         self._rows: Vectors | None = None
         with _errors(self.folder):
@@ -271,7 +274,7 @@ class VectorCache:
         except (OSError, sqlite3.OperationalError) as error:
             if not _no_space(error):
                 raise
-            self.full = True
+            self._stop_keeping(f"the disk of the vector cache is full ({self.root})")
             return 0
         return len(new)
 
@@ -283,26 +286,36 @@ class VectorCache:
     def _has_room(self, rows: int) -> bool:
         """Whether these rows fit under the limit; other fingerprints' vectors make room for them."""
         needed = rows * (4 * self.dim + 48)  # 48: a key in SQLite
-        own = folder_size(self.folder)
-        if own + needed <= self.limit and self._others() + own + needed <= self.limit:
+        if self._size() + needed <= self.limit:
             return True
-        if own + needed <= self.limit:
-            prune(self.limit - needed, root=self.root, keep=self.folder)
-            if self._others() + own + needed <= self.limit:
+        if self._size(lambda folder: folder == self.folder or _about(folder).paid) + needed <= self.limit:
+            removed = prune(self.limit - needed, root=self.root, keep=self.folder, spare_paid=True)
+            if removed:
+                names = ", ".join(model.name or model.key[:12] for model in removed)
+                self.warn(f"the vector cache holds {self.limit / GIB:g} GiB at most: vectors of {names} were removed.")
+            if self._size() + needed <= self.limit:
                 return True
-        self.full = True
+        self._stop_keeping(f"the vector cache is full ({self.limit / GIB:g} GiB, {self.root})")
         return False
 
-    def _others(self) -> int:
-        return sum(folder_size(folder) for folder in _folders(self.root) if folder != self.folder)
+    def _size(self, counts: Callable[[Path], bool] = lambda folder: True) -> int:
+        return sum(folder_size(folder) for folder in _folders(self.root) if counts(folder))
+
+    def _stop_keeping(self, why: str) -> None:
+        self.full = True
+        self.warn(
+            f"{why}: new vectors of {self.name or self.folder.name[:12]} are not kept, and have to be made anew next "
+            "time. Make room with: vectune cache prune"
+        )
 
     def _touch(self) -> None:
         """Note the use: the file's time is what pruning goes by."""
         about = self.folder / "about.json"
-        if about.exists():
+        known = _about(self.folder)
+        if about.exists() and known.paid >= self.paid:
             os.utime(about)
         else:
-            write_json(about, {"name": self.name})
+            write_json(about, {"name": self.name, "paid": self.paid})
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -366,7 +379,10 @@ def _no_space(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class CachedModel:
-    """One fingerprint's vectors: whose they are, how many, their size in bytes and when they were last used."""
+    """One fingerprint's vectors: whose they are, how many, their size in bytes and when they were last used.
+
+    ``paid``: whether they may have cost money.
+    """
 
     key: str
     name: str
@@ -374,6 +390,7 @@ class CachedModel:
     count: int
     size: int
     used: float
+    paid: bool = False
 
 
 def vectors_folder() -> Path:
@@ -387,7 +404,12 @@ def cached_models(root: Path | None = None) -> list[CachedModel]:
 
 
 def prune(
-    limit: float, *, older_than: float = 0.0, root: Path | None = None, keep: Path | None = None
+    limit: float,
+    *,
+    older_than: float = 0.0,
+    root: Path | None = None,
+    keep: Path | None = None,
+    spare_paid: bool = False,
 ) -> list[CachedModel]:
     """Remove whole fingerprints, least recently used first, until the cache holds at most ``limit`` bytes.
 
@@ -396,6 +418,7 @@ def prune(
         older_than: only what was not used for this many seconds.
         root: the folder of all fingerprints.
         keep: never this one. What another process has open is left as well.
+        spare_paid: leave what may have been paid for.
 
     Returns:
         what was removed.
@@ -406,7 +429,7 @@ def prune(
     models = cached_models(root)
     size, removed, now = sum(model.size for model in models), [], time.time()
     for model in reversed(models):
-        if size <= limit or now - model.used < older_than:
+        if size <= limit or now - model.used < older_than or (spare_paid and model.paid):
             continue
         if root / model.key != keep and remove_cached(model.key, root):
             size -= model.size
@@ -441,14 +464,29 @@ def _folders(root: Path) -> list[Path]:
         return []
 
 
-def _look(folder: Path) -> CachedModel:
+@dataclass(frozen=True)
+class _About:
+    """What ``about.json`` tells; nothing where a process was killed while it made the folder."""
+
+    name: str = ""
+    paid: bool = False
+    used: float = 0.0
+
+
+def _about(folder: Path) -> _About:
+    file = folder / "about.json"
     try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        used = (folder / "about.json").stat().st_mtime
-    except (OSError, ValueError):
-        about, used = {}, 0.0  # killed while it was made
+        told = json.loads(file.read_text(encoding="utf-8"))
+        name = str(told.get("name", ""))
+        return _About(name, bool(told.get("paid", behind_api(name))), file.stat().st_mtime)  # not in earlier versions
+    except (OSError, ValueError, AttributeError):
+        return _About()
+
+
+def _look(folder: Path) -> CachedModel:
+    about = _about(folder)
     dim, count = _facts(folder)
-    return CachedModel(folder.name, str(about.get("name", "")), dim, count, folder_size(folder), used)
+    return CachedModel(folder.name, about.name, dim, count, folder_size(folder), about.used, about.paid)
 
 
 def _facts(folder: Path) -> tuple[int, int]:

@@ -42,6 +42,8 @@ class LocalEmbedder:
         ModelError: the model cannot be loaded.
     """
 
+    paid = False  # its vectors can be made again for nothing: the cache may remove them
+
     def __init__(
         self, model: str | SentenceTransformer, options: EmbedOptions = DEFAULTS, name: str | None = None
     ) -> None:
