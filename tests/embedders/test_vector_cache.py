@@ -167,6 +167,13 @@ def test_keys_that_cannot_be_opened_now_are_left_as_they_are(
     assert read(VectorCache("a", DIM), texts(2))[1] == []
 
 
+def test_keys_that_cannot_be_written_are_one_clear_error() -> None:
+    cache = VectorCache("a")
+    cache._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(OutputError, match="cannot be written"):
+        cache.with_dim(DIM)
+
+
 def test_a_disk_that_fills_while_keys_are_committed_does_not_stop_the_work() -> None:
     cache = VectorCache("a", DIM)
     cache._db.execute("PRAGMA max_page_count = 4")

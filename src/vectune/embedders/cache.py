@@ -191,7 +191,7 @@ class VectorCache:
         Raises:
             ModelError: it holds vectors of another one.
         """
-        with self._lock, self._writing():
+        with self._lock, _errors(self.folder), self._writing():
             known = self._fact("dim") or dim
             self._set_fact("dim", known)
         if known != dim:
