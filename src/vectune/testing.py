@@ -130,6 +130,7 @@ class OpenAIServer:
         models: the only model names that are known; None knows all.
         json_schema: whether ``response_format`` of type json_schema is understood; otherwise it is refused with 400.
         base64: whether ``encoding_format: base64`` is understood; otherwise floats come back all the same.
+        refuses_base64: whether ``encoding_format: base64`` is refused with 400.
         max_inputs: texts in one embedding request; more are refused with 400.
         max_input_characters: of one text or message; longer ones are refused with 400 as too long.
         rates: fault kind → share of requests that meet it, drawn with ``seed``.
@@ -146,6 +147,7 @@ class OpenAIServer:
     models: frozenset[str] | None = None
     json_schema: bool = True
     base64: bool = True
+    refuses_base64: bool = False
     max_inputs: int = 2048
     max_input_characters: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -322,6 +324,8 @@ class OpenAIServer:
             return refused
         if not texts or len(texts) > self.max_inputs or not all(isinstance(text, str) and text for text in texts):
             return _error(400, f"'$.input' is invalid: expected 1 to {self.max_inputs} non-empty strings.")
+        if self.refuses_base64 and body.get("encoding_format") == "base64":
+            return _error(400, "Invalid parameter: 'encoding_format' must be 'float'.")
         dim = int(body.get("dimensions") or self.dim)
         vectors = [list(self.embed(text)) if self.embed else hashed_embedding(text, dim) for text in texts]
         packed = self.base64 and body.get("encoding_format") == "base64"

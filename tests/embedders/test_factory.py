@@ -14,6 +14,9 @@ from datasets_made import make_dataset
 from vectune.bridge import build_bridge
 from vectune.embedders.factory import open_embedder
 from vectune.errors import ModelError
+from vectune.training.adapter import tune_adapter
+from vectune.training.blend import tune_blend
+from vectune.training.query import tune_keeping_index, tune_query_encoder
 from vectune.words import WordFit
 
 
@@ -27,6 +30,37 @@ def test_a_base_that_is_the_folder_itself(tmp_path: Path) -> None:
     folder = marked(tmp_path / "adapter", kind="adapter", base=str(tmp_path / "adapter"))
     with pytest.raises(ModelError, match="leads back to the folder itself"):
         open_embedder(folder)
+
+
+@pytest.mark.parametrize("first", [tune_adapter, tune_blend], ids=["adapter", "blend"])
+def test_what_is_made_over_an_artifact_opens_from_anywhere(
+    first: Any, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset()
+    contents = [chunk.content for chunk in dataset.corpus.values()]
+    plain = open_embedder(str(tiny_bert))
+    monkeypatch.chdir(tmp_path)
+    first(dataset, Path("first"), plain, 0)
+    base = open_embedder("first")
+    for tune in (tune_adapter, tune_blend, tune_keeping_index):
+        tune(dataset, tmp_path / tune.__name__, base, 0)
+    build_bridge(plain, base, dataset, tmp_path / "bridge")
+    build_bridge(base, plain, dataset, tmp_path / "back")
+    monkeypatch.chdir("/")
+    for tune in (tune_adapter, tune_keeping_index):
+        over = open_embedder(tmp_path / tune.__name__)
+        np.testing.assert_allclose(over.embed_documents(contents), base.embed_documents(contents), atol=1e-6)
+        assert not list((tmp_path / tune.__name__).rglob("modules.json"))  # a model without the first artifact
+    assert open_embedder(tmp_path / "tune_blend").embed_queries(["river"]).shape[1] > base.dim
+    assert open_embedder(tmp_path / "bridge").dim == plain.dim
+    assert open_embedder(tmp_path / "back").dim == base.dim
+
+
+def test_a_query_encoder_is_not_trained_under_an_artifact(tmp_path: Path, tiny_bert: Path) -> None:
+    """It would be the base's, and the artifact's vectors another's."""
+    tune_adapter(make_dataset(), tmp_path / "first", open_embedder(str(tiny_bert)), 0)
+    with pytest.raises(ModelError, match="trains a local model's weights"):
+        tune_query_encoder(make_dataset(), tmp_path / "out", open_embedder(tmp_path / "first"), 0)
 
 
 def test_a_bridge_that_names_no_old_model(tmp_path: Path, tiny_bert: Path) -> None:

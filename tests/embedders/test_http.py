@@ -63,6 +63,18 @@ def test_a_server_that_ignores_base64_is_understood(server: OpenAIServer, embedd
     np.testing.assert_allclose(embedder.embed_queries(TEXTS[:3]), expected(TEXTS[:3]), atol=1e-6)
 
 
+def test_a_server_that_refuses_base64_is_asked_for_numbers(server: OpenAIServer) -> None:
+    """Requests that are in flight when the first one is refused are sent again, too, and none counts as failed."""
+    server.refuses_base64, server.delay = True, 0.2
+    embedder = HTTPEmbedder("small", options(server, concurrency=4, max_retries=0))
+    np.testing.assert_allclose(embedder.embed_documents(TEXTS), expected(TEXTS), atol=1e-6)
+    asked = [body["encoding_format"] for body in bodies(server)]
+    assert asked.count("float") == 4
+    embedder.embed_documents(TEXTS[:1])
+    assert bodies(server)[-1]["encoding_format"] == "float"
+    embedder.close()
+
+
 @pytest.mark.parametrize(
     "fault", ["429", "500", "503", "html", "malformed", "error200", "disconnect", "reversed", "missing", "nan", "zero"]
 )
@@ -172,6 +184,22 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_kept(server: OpenAI
     with pytest.raises(EndpointError, match=f"text {len(TEXTS) + 1} of {len(texts)}.*too long.*maximum context length"):
         cached.embed_documents(texts)
     assert len(cached.cache) >= len(TEXTS)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_text_without_a_vector_is_named_and_its_neighbours_are_bought_once(
+    server: OpenAIServer, value: float
+) -> None:
+    server.embed = lambda text: [value] * 32 if text == "odd" else hashed_embedding(text, 32)
+    cached = CachedEmbedder(HTTPEmbedder("small", options(server, concurrency=1, max_retries=5)))
+    texts = [*TEXTS[:20], "odd", *TEXTS[20:32]]
+    with pytest.raises(EndpointError, match=r"no vector for text 21 of 33.*'odd'.*gave"):
+        cached.embed_documents(texts)
+    assert len(cached.cache) == 31  # two whole batches but for the odd one; the third was not begun
+    assert sum(text == "odd" for body in bodies(server) for text in body["input"]) == 4
+    assert max(sum(body["input"].count(text) for body in bodies(server)) for text in TEXTS[:16]) == 1
+    server.embed = None
+    np.testing.assert_allclose(cached.embed_documents(texts), expected(texts), atol=1e-6)
 
 
 def test_an_empty_text_is_refused_before_anything_is_sent(server: OpenAIServer, embedder: HTTPEmbedder) -> None:

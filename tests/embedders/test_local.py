@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ import models
 from vectune.embedders import models as names
 from vectune.embedders.encoding import Encoding
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.fast import FastBert
 from vectune.embedders.fingerprint import model_fingerprint
 from vectune.embedders.loading import load_model
 from vectune.embedders.local import LocalEmbedder
@@ -143,6 +145,28 @@ def test_changed_weights_change_vectors_and_fingerprint(tiny_bert: Path) -> None
     )
 
 
+def test_changes_that_torch_does_not_count_change_vectors(tiny_bert: Path) -> None:
+    """A fused optimizer leaves ``_version`` as it was; the fingerprint sees the change, and so must the vectors."""
+    model = load_model(str(tiny_bert))
+    embedder = LocalEmbedder(model, FP32)
+    before = embedder.embed_documents(TEXTS)
+    bert: Any = model[0]
+    weight = bert.model.encoder.layer[0].output.dense.weight
+    version = weight._version
+    weight.data.mul_(2)
+    assert weight._version == version
+    assert not np.allclose(embedder.embed_documents(TEXTS), before, atol=1e-2)
+    np.testing.assert_allclose(
+        embedder.embed_documents(TEXTS), model.encode_document(TEXTS, normalize_embeddings=True), atol=2e-6
+    )
+
+
+def test_weights_of_a_model_opened_by_name_are_not_read_again(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = LocalEmbedder(str(tiny_bert), FP32)
+    monkeypatch.setattr(FastBert, "checksum", lambda self: pytest.fail("was read"))
+    assert embedder.embed_documents(TEXTS).shape == embedder.embed_documents(TEXTS).shape
+
+
 def test_the_fingerprint_survives_moving_and_saving_again(tiny_bert: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_bert, tmp_path / "moved")
     load_model(str(tiny_bert)).save_pretrained(str(tmp_path / "saved"), create_model_card=False)
@@ -150,6 +174,52 @@ def test_the_fingerprint_survives_moving_and_saving_again(tiny_bert: Path, tmp_p
     assert len(found) == 1
     model = load_model(str(tiny_bert))
     assert found == {model_fingerprint(model, LocalEmbedder(model).prompts)}
+
+
+def test_what_is_inside_a_route_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    models.save_bert(tmp_path / "base")
+    bare = str(tmp_path / "base-bare")
+    weight = torch.eye(32)
+
+    def routed(pooling: str = "mean", activation: Any = None, length: int = 64, lower: bool = True) -> str:
+        documents = Transformer(bare, max_seq_length=64)
+        queries = Transformer(bare, max_seq_length=length)
+        if not lower:
+            backend: Any = queries.tokenizer.backend_tokenizer
+            backend.normalizer = None
+        dense = Dense(32, 32, bias=False, activation_function=activation or torch.nn.Identity(), init_weight=weight)
+        route = Router.for_query_document(
+            query_modules=[queries, Pooling(32, pooling_mode=pooling), dense],
+            document_modules=[documents, Pooling(32, pooling_mode="mean")],
+        )
+        return LocalEmbedder(SentenceTransformer(modules=[route], device="cpu"), FP32).fingerprint
+
+    kinds = [routed(), routed("max"), routed(activation=torch.nn.ReLU()), routed(length=32), routed(lower=False)]
+    assert len(set(kinds)) == len(kinds)
+    assert routed() == kinds[0]
+
+
+def test_the_fingerprint_of_a_model_without_routes_is_that_of_earlier_versions(tiny_static: Path) -> None:
+    """Vectors and adapters are kept by it."""
+    model = load_model(str(tiny_static))
+    facts: dict[str, Any] = {
+        "modules": [[type(module).__name__, {}] for module in model],
+        "prompts": {},
+        "max_length": str(model.max_seq_length),
+        "dimensions": None,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    tokenizer = json.loads(model.tokenizer.to_str())
+    digest.update(
+        json.dumps({k: v for k, v in tokenizer.items() if k not in ("padding", "truncation")}, sort_keys=True).encode()
+    )
+    for key, tensor in model.state_dict().items():
+        digest.update(f"{key} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    assert model_fingerprint(model, {}) == digest.hexdigest()
 
 
 def test_an_edited_folder_has_another_fingerprint(tiny_bert: Path, tmp_path: Path) -> None:
@@ -279,6 +349,61 @@ def test_pickled_weights_are_refused(tiny_bert: Path, tmp_path: Path, kept: str)
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"any": "thing"}))
     with pytest.raises(ModelError, match="are pickled" if kept == "pickled" else "holds no weights"):
         open_embedder(str(folder))
+
+
+def test_weights_for_other_runtimes_are_nobodys_business(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
+    for other in ("openvino/openvino_model.bin", "onnx/deep/model.bin"):
+        (folder / other).parent.mkdir(parents=True)
+        (folder / other).write_bytes(b"a graph")
+    assert open_embedder(str(folder)).dim == 32
+
+
+def _in_hub_cache(folder: Path, cache: Path, *left_out: str) -> Path:
+    """The folder as the snapshot of mine/small; names in ``left_out`` did not arrive."""
+    repository = cache / "models--mine--small"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    snapshot = repository / "snapshots" / "c0ffee"
+    shutil.copytree(folder, snapshot, ignore=shutil.ignore_patterns(*left_out))
+    return snapshot
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_a_cached_model_opens_without_the_hub(tiny_bert: Path, hub_cache: Path) -> None:
+    snapshot = _in_hub_cache(tiny_bert, hub_cache)
+    assert names.model_path("mine/small") == str(snapshot)
+    assert open_embedder("mine/small").dim == 32
+
+
+def test_a_download_that_was_killed_is_fetched_again(tiny_bert: Path, hub_cache: Path) -> None:
+    snapshot = _in_hub_cache(tiny_bert, hub_cache, "model.safetensors")
+    assert names.model_path("mine/small") == "mine/small"
+    (snapshot / "model-1.safetensors").write_bytes(b"the first of two")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert names.model_path("mine/small") == "mine/small"
+    (snapshot / "model-2.safetensors").write_bytes(b"the second")
+    assert names.model_path("mine/small") == str(snapshot)
+
+
+def test_a_plain_transformers_model_opens_without_the_hub_where_it_is_known_to_be_one(
+    tiny_bert: Path, hub_cache: Path
+) -> None:
+    snapshot = _in_hub_cache(tiny_bert, hub_cache, "modules.json", "1_Pooling", "2_Normalize")
+    assert names.model_path("mine/small") == "mine/small"  # transformers alone fetched it: its pooling may be missing
+    (snapshot / ".gitattributes").write_text("")
+    assert names.model_path("mine/small") == str(snapshot)
+    (snapshot / ".gitattributes").unlink()
+    told = hub_cache / "models--mine--small" / ".no_exist" / "c0ffee" / "modules.json"
+    told.parent.mkdir(parents=True)
+    told.write_text("")
+    assert names.model_path("mine/small") == str(snapshot)
 
 
 def _edited(folder: Path, to: Path, file: str, **fields: object) -> Path:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from typer.testing import CliRunner
 
 from vectune.embedders import cache as cache_module
 from vectune.embedders.cache import VectorCache, cached_models, folder_size, prune, remove_cached, text_keys
-from vectune.embedders.cached import CachedEmbedder
+from vectune.embedders.cached import KEEP_EVERY, CachedEmbedder
 from vectune.embedders.callables import CallableEmbedder
-from vectune.errors import InputError, ModelError
+from vectune.embedders.factory import open_embedder
+from vectune.errors import InputError, ModelError, OutputError, StorageError, VectuneError
 from vectune.progress import Progress
 
 DIM = 16
@@ -58,6 +60,17 @@ def test_it_is_there_in_the_next_process_and_other_fingerprints_are_apart() -> N
     assert (again.dim, len(again)) == (DIM, 3)
     assert read(again, texts(3), "query")[1] == []
     assert read(VectorCache("b", DIM), texts(3), "query")[1] == [0, 1, 2]
+
+
+def test_every_key_has_a_folder_of_its_own_under_the_root() -> None:
+    root = VectorCache("a", DIM).root
+    long = "f" * 64
+    odd = ["org/model", "../../escaped", "", ".", "Upper", "model one", long + "0", long + "1", "ab-" + "x" * 300]
+    ours = [long, "ab" * 16 + "-fp32", "ab" * 16 + "-0123abcd"]
+    folders = [VectorCache(key, DIM).folder for key in [*odd, *ours]]
+    assert len(set(folders)) == len(folders)
+    assert {folder.parent for folder in folders} == {root}
+    assert [folder.name for folder in folders[len(odd) :]] == ours  # where earlier versions kept them
 
 
 def test_nan_and_zero_and_other_lengths_are_never_kept() -> None:
@@ -113,13 +126,64 @@ def test_a_damaged_key_file_starts_anew() -> None:
     cache.close()
     for file in cache.folder.glob("keys.db*"):
         file.write_bytes(b"this is no database" * 100)
-    again = VectorCache("a", DIM)
+    told: list[str] = []
+    again = VectorCache("a", DIM, warn=told.append)
     assert read(again, texts(2))[1] == [0, 1]
     assert again.put(texts(2), "document", vectors_of(texts(2))) == 2
+    (aside,) = again.folder.glob("damaged-*-vectors.f32")
+    np.testing.assert_array_equal(np.fromfile(aside, np.float32).reshape(2, DIM), vectors_of(texts(2)))
+    assert list(again.folder.glob("damaged-*-keys.db"))
+    assert "damaged" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "error", "told"),
+    [
+        (sqlite3.SQLITE_FULL, "database or disk is full", StorageError, "the disk is full"),
+        (sqlite3.SQLITE_BUSY, "database is locked", StorageError, "database is locked"),
+        (sqlite3.SQLITE_READONLY, "attempt to write a readonly database", OutputError, "cannot be written"),
+    ]
+    if sys.version_info >= (3, 11)
+    else [],
+)
+def test_keys_that_cannot_be_opened_now_are_left_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, code: int, message: str, error: type[VectuneError], told: str
+) -> None:
+    """A full disk is not a damaged file: what is on it was paid for."""
+    cache = VectorCache("a", DIM)
+    cache.put(texts(2), "document", vectors_of(texts(2)))
+    cache.close()
+
+    def refuse(path: Path) -> sqlite3.Connection:
+        problem = sqlite3.OperationalError(message)
+        problem.sqlite_errorcode = code
+        raise problem
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_module, "_connect", refuse)
+        with pytest.raises(error, match=told) as caught:
+            VectorCache("a", DIM)
+        assert caught.value.hint
+    assert read(VectorCache("a", DIM), texts(2))[1] == []
+
+
+def test_keys_that_cannot_be_written_are_one_clear_error() -> None:
+    cache = VectorCache("a")
+    cache._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(OutputError, match="cannot be written"):
+        cache.with_dim(DIM)
+
+
+def test_a_disk_that_fills_while_keys_are_committed_does_not_stop_the_work() -> None:
+    cache = VectorCache("a", DIM)
+    cache._db.execute("PRAGMA max_page_count = 4")
+    assert cache.put(texts(2000), "document", vectors_of(texts(2000))) == 0
+    assert cache.full
+    assert read(cache, texts(3))[1] == [0, 1, 2]
 
 
 def _fill(start: int, count: int) -> None:
-    cache = VectorCache("shared", DIM)
+    cache = VectorCache("5a", DIM)
     for number in range(start, start + count, 20):
         cache.put(texts(20, number), "document", vectors_of(texts(20, number)))
 
@@ -132,7 +196,7 @@ def test_processes_at_once_share_no_row() -> None:
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    cache = VectorCache("shared", DIM)
+    cache = VectorCache("5a", DIM)
     out, missing = read(cache, texts(800))
     assert missing == []
     assert len(cache) == 800
@@ -143,7 +207,7 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_vector_cache import DIM, VectorCache, texts, vectors_of
-cache = VectorCache("killed", DIM)
+cache = VectorCache("dead", DIM)
 for number in range(0, 100_000, 10):
     cache.put(texts(10, number), "document", vectors_of(texts(10, number)))
     print(number, flush=True)
@@ -161,7 +225,7 @@ def test_sigkill_loses_nothing_that_was_put() -> None:
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     worker.stdout.close()
-    cache = VectorCache("killed", DIM)
+    cache = VectorCache("dead", DIM)
     out, missing = read(cache, texts(done))
     assert missing == []
     np.testing.assert_array_equal(out, vectors_of(texts(done)))
@@ -170,18 +234,58 @@ def test_sigkill_loses_nothing_that_was_put() -> None:
 
 
 def test_the_limit_makes_the_least_recently_used_go_first() -> None:
-    for age, key in ((300, "old"), (200, "middle"), (100, "new")):
-        cache = VectorCache(key, DIM)
-        cache.put(texts(2000), "document", vectors_of(texts(2000)))
-        cache.close()
-        used = time.time() - age
-        os.utime(cache.folder / "about.json", (used, used))
+    for age, key in ((300, "a1"), (200, "a2"), (100, "a3")):
+        _filled(key, age, name=f"model {key}")
     size = sum(model.size for model in cached_models())
-    latest = VectorCache("latest", DIM, limit_gib=size / 2**30)
+    told: list[str] = []
+    latest = VectorCache("a4", DIM, limit_gib=size / 2**30, warn=told.append)
     assert latest.put(texts(2000), "document", vectors_of(texts(2000))) == 2000
     left = {model.key for model in cached_models()}
-    assert "old" not in left
-    assert {"latest", "new"} <= left
+    assert "a1" not in left
+    assert {"a4", "a3"} <= left
+    assert len(told) == 1 and "vectors of model a1" in told[0] and "removed" in told[0]
+
+
+def _filled(key: str, age: float, **about: Any) -> VectorCache:
+    cache = VectorCache(key, DIM, **about)
+    cache.put(texts(2000), "document", vectors_of(texts(2000)))
+    cache.close()
+    used = time.time() - age
+    os.utime(cache.folder / "about.json", (used, used))
+    return cache
+
+
+def test_what_was_paid_for_never_makes_room_by_itself() -> None:
+    _filled("a1", 400, name="mine", paid=True)
+    old = _filled("a2", 300, name="openai:small")
+    (old.folder / "about.json").write_text('{"name": "openai:small"}')  # as earlier versions wrote it
+    _filled("a3", 200, name="local")
+    size = sum(model.size for model in cached_models())
+    told: list[str] = []
+    latest = VectorCache("a4", DIM, limit_gib=1.2 * size / 2**30, warn=told.append)
+    assert latest.put(texts(2000), "document", vectors_of(texts(2000))) == 2000
+    assert {model.key for model in cached_models()} == {"a1", "a2", "a4"}
+    latest.close()
+    _filled("a5", 100, name="small", paid=True)
+    more = VectorCache("a6", DIM, limit_gib=0.5 * size / 2**30, warn=told.append)
+    assert more.put(texts(10), "document", vectors_of(texts(10))) == 0
+    assert "a4" in {model.key for model in cached_models()}  # to remove it would not have been enough
+    assert "cache is full" in told[-1]
+    assert {model.key for model in prune(0)} == {"a1", "a2", "a4", "a5"}  # a person may
+
+
+def test_an_embedder_may_have_cost_money_unless_it_says_otherwise(tiny_static: Path) -> None:
+    CachedEmbedder(Counting()).embed_documents(["x"])
+    open_embedder(str(tiny_static)).embed_documents(["cat"])
+    assert {model.name: model.paid for model in cached_models()} == {"counting": True, str(tiny_static): False}
+
+
+def test_a_full_cache_is_told_before_all_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder, asked = Counting(), []
+    progress = Progress(terminal=False)
+    monkeypatch.setattr(progress, "warn", lambda message: asked.append(sum(embedder.asked.values())))
+    CachedEmbedder(embedder, progress, limit_gib=1e-6).embed_documents(texts(3000))
+    assert asked == [KEEP_EVERY]
 
 
 def test_beyond_the_limit_nothing_is_kept_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,13 +307,13 @@ def test_a_full_disk_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_pruning_leaves_what_a_process_uses() -> None:
-    used, unused = VectorCache("used", DIM), VectorCache("unused", DIM)
+    used, unused = VectorCache("a1", DIM), VectorCache("a2", DIM)
     unused.close()
-    assert [model.key for model in prune(0)] == ["unused"]
-    assert not remove_cached("used")
+    assert [model.key for model in prune(0)] == ["a2"]
+    assert not remove_cached("a1")
     assert used.put(["x"], "document", vectors_of(["x"])) == 1
     used.close()
-    assert remove_cached("used")
+    assert remove_cached("a1")
     assert cached_models() == []
     with pytest.raises(InputError, match="limit is -1"):
         prune(-1)

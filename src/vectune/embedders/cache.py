@@ -12,12 +12,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vectune.errors import InputError, ModelError
+from vectune.embedders.models import behind_api
+from vectune.errors import InputError, ModelError, OutputError, StorageError
 from vectune.runs import cache_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (key INTEGER PRIMARY KEY, tail INTEGER NOT NULL, row INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+SQLITE_CORRUPT, SQLITE_NOTADB = 11, 26  # sqlite3 has them from Python 3.11 on
 # A text's key is 128 bits in two integers: the first is the table's own key, which keeps ten million of them small.
 FIND = "SELECT keys.key, keys.tail, keys.row FROM json_each(?) AS asked JOIN keys ON keys.key = asked.value"
 
@@ -62,30 +65,57 @@ def text_keys(texts: Sequence[str], role: str) -> Keys:
     return keys
 
 
+def folder_name(key: str) -> str:
+    """The folder of a key: the key itself where it is made as ours are, else its hash.
+
+    Anybody's embedder says what its fingerprint is: it may be long, or hold a slash.
+    """
+    plain = re.fullmatch(r"[0-9a-f]{1,64}(-\w{1,64})?", key, re.ASCII)
+    return key if plain else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class VectorCache:
     """The vectors of one fingerprint.
 
     Args:
-        key: the fingerprint, or a longer key that starts with it; the folder's name.
+        key: the fingerprint, or a longer key that starts with it; see ``folder_name``.
         dim: dimensions of a vector; None = those of what is there (0 of an empty cache, see ``with_dim``).
         name: the embedder's name, for people who look into the cache.
         root: the folder of all fingerprints; None = ``vectors`` in vectune's cache folder.
-        limit_gib: size limit of the root. Other fingerprints' vectors make room, least recently used first; when that
-            is not enough, new vectors are no longer kept.
+        limit_gib: size limit of the root. Other fingerprints' vectors make room, least recently used first, but never
+            those that may have been paid for; when that is not enough, new vectors are no longer kept.
+        paid: whether these may have been.
+        warn: told what a person must know: keys that were damaged, vectors that were removed, a cache that is full.
+
+    Raises:
+        StorageError: the disk is full, or the keys are locked or damaged; OutputError: the folder cannot be written.
     """
 
     def __init__(
-        self, key: str, dim: int | None = None, name: str = "", root: Path | None = None, limit_gib: float = 20.0
+        self,
+        key: str,
+        dim: int | None = None,
+        name: str = "",
+        root: Path | None = None,
+        limit_gib: float = 20.0,
+        paid: bool = False,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.root = root or vectors_folder()
-        self.folder = self.root / key[:64]
+        self.folder = self.root / folder_name(key)
         self.name, self.limit = name, int(limit_gib * GIB)
         self.full = False
+        self.paid, self.warn = paid, warn
         self._lock = threading.RLock()
         self._rows: Vectors | None = None
-        with storage_errors(self.folder):
+        with _errors(self.folder):
             hold = _enter(self.folder)
-            self._db = self._open_keys()
+            try:
+                self._db = self._open_keys()
+            except BaseException:
+                if hold is not None:
+                    hold.close()
+                raise
             self._release = weakref.finalize(self, _release, self._db, hold)
             self.dim = self._fact("dim") or 0
             if dim is not None:
@@ -105,7 +135,7 @@ class VectorCache:
     def get(self, texts: Sequence[str], role: str, out: Vectors) -> NDArray[np.intp]:
         """Fill the rows of ``out`` whose texts are known; returns the indices of those that are not."""
         missing = []
-        with self._lock:
+        with self._lock, _errors(self.folder):
             for start in range(0, len(texts), BLOCK):
                 keys = text_keys(texts[start : start + BLOCK], role)
                 places = self._places(keys)
@@ -125,7 +155,7 @@ class VectorCache:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         good = np.flatnonzero(_sound(vectors))
         kept = 0
-        with self._lock:
+        with self._lock, _errors(self.folder):
             for start in range(0, len(good), BLOCK):
                 block = good[start : start + BLOCK]
                 if self.full or not self._has_room(len(block)):
@@ -138,10 +168,22 @@ class VectorCache:
     def _open_keys(self) -> sqlite3.Connection:
         try:
             return _connect(self.folder / "keys.db")
-        except sqlite3.DatabaseError:  # damaged beyond use: start again, all of it can be computed again
-            for file in self.folder.glob("keys.db*"):
-                file.unlink(missing_ok=True)
-            return _connect(self.folder / "keys.db")
+        except sqlite3.DatabaseError as error:
+            if not _damaged(error):  # a full disk says nothing about what is on it
+                raise
+        self._set_aside()
+        return _connect(self.folder / "keys.db")
+
+    def _set_aside(self) -> None:
+        """Start again beside damaged keys: they, and the rows that they name, may have been paid for."""
+        name = time.strftime("damaged-%Y%m%d-%H%M%S-")
+        for file in [*self.folder.glob("keys.db*"), self.data]:
+            if file.exists():
+                file.replace(self.folder / (name + file.name))
+        self.warn(
+            f"{self.folder / 'keys.db'} is damaged: vectors of {self.name or 'this model'} are made anew. The old ones "
+            f"are in {name}* there, for sqlite3's .recover; delete them when you do not need them."
+        )
 
     def with_dim(self, dim: int) -> VectorCache:
         """The same cache, for vectors of this dimension.
@@ -149,7 +191,7 @@ class VectorCache:
         Raises:
             ModelError: it holds vectors of another one.
         """
-        with self._lock, self._writing():
+        with self._lock, _errors(self.folder), self._writing():
             known = self._fact("dim") or dim
             self._set_fact("dim", known)
         if known != dim:
@@ -185,10 +227,11 @@ class VectorCache:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # on a full disk SQLite may have rolled back by itself
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # Rows
 
@@ -231,7 +274,7 @@ class VectorCache:
         except (OSError, sqlite3.OperationalError) as error:
             if not _no_space(error):
                 raise
-            self.full = True
+            self._stop_keeping(f"the disk of the vector cache is full ({self.root})")
             return 0
         return len(new)
 
@@ -243,40 +286,82 @@ class VectorCache:
     def _has_room(self, rows: int) -> bool:
         """Whether these rows fit under the limit; other fingerprints' vectors make room for them."""
         needed = rows * (4 * self.dim + 48)  # 48: a key in SQLite
-        own = folder_size(self.folder)
-        if own + needed <= self.limit and self._others() + own + needed <= self.limit:
+        if self._size() + needed <= self.limit:
             return True
-        if own + needed <= self.limit:
-            prune(self.limit - needed, root=self.root, keep=self.folder)
-            if self._others() + own + needed <= self.limit:
+        if self._size(lambda folder: folder == self.folder or _about(folder).paid) + needed <= self.limit:
+            removed = prune(self.limit - needed, root=self.root, keep=self.folder, spare_paid=True)
+            if removed:
+                names = ", ".join(model.name or model.key[:12] for model in removed)
+                self.warn(f"the vector cache holds {self.limit / GIB:g} GiB at most: vectors of {names} were removed.")
+            if self._size() + needed <= self.limit:
                 return True
-        self.full = True
+        self._stop_keeping(f"the vector cache is full ({self.limit / GIB:g} GiB, {self.root})")
         return False
 
-    def _others(self) -> int:
-        return sum(folder_size(folder) for folder in _folders(self.root) if folder != self.folder)
+    def _size(self, counts: Callable[[Path], bool] = lambda folder: True) -> int:
+        return sum(folder_size(folder) for folder in _folders(self.root) if counts(folder))
+
+    def _stop_keeping(self, why: str) -> None:
+        self.full = True
+        self.warn(
+            f"{why}: new vectors of {self.name or self.folder.name[:12]} are not kept, and have to be made anew next "
+            "time. Make room with: vectune cache prune"
+        )
 
     def _touch(self) -> None:
         """Note the use: the file's time is what pruning goes by."""
         about = self.folder / "about.json"
-        if about.exists():
+        known = _about(self.folder)
+        if about.exists() and known.paid >= self.paid:
             os.utime(about)
         else:
-            write_json(about, {"name": self.name})
+            write_json(about, {"name": self.name, "paid": self.paid})
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=120, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA busy_timeout = 120000")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA cache_size = -65536")  # 64 MiB
-    # Keys are hashes, so a block of new ones touches pages all over the table. 64 MiB of them are written back at once,
-    # each once for all blocks that touched it: at 5 million keys half the time and a quarter of the bytes written.
-    db.execute("PRAGMA wal_autocheckpoint = 16384")
-    for statement in SCHEMA.strip().splitlines():
-        db.execute(statement)
+    try:
+        db.execute("PRAGMA busy_timeout = 120000")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA cache_size = -65536")  # 64 MiB
+        # Keys are hashes: a block of new ones touches pages all over the table. 64 MiB are written back at once, each
+        # page once for all blocks that touched it: at 5 million keys half the time, a quarter of the bytes written.
+        db.execute("PRAGMA wal_autocheckpoint = 16384")
+        for statement in SCHEMA.strip().splitlines():
+            db.execute(statement)
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+@contextmanager
+def _errors(folder: Path) -> Iterator[None]:
+    """``storage_errors``, for what SQLite says of a disk as well."""
+    try:
+        with storage_errors(folder):
+            yield
+    except sqlite3.DatabaseError as error:
+        if _no_space(error):
+            raise StorageError(f"{folder}: the disk is full.") from error
+        if "readonly" in str(error) or "unable to open" in str(error):
+            raise OutputError(
+                f"{folder}: cannot be written ({error}).",
+                "Make it writable, or choose another cache: export VECTUNE_CACHE=FOLDER",
+            ) from error
+        hint = "Is another process at work on it? Run the same command again when it is done."
+        if _damaged(error):
+            hint = "Move the folder elsewhere, then run the same command again: its vectors are made anew."
+        raise StorageError(f"{folder / 'keys.db'}: {error}.", hint) from error
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    """Whether the file itself is broken, and not only the way to it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python 3.10
+        return "not a database" in str(error) or "malformed" in str(error)
+    return code & 0xFF in (SQLITE_CORRUPT, SQLITE_NOTADB)
 
 
 def _sound(vectors: Vectors) -> NDArray[np.bool_]:
@@ -294,7 +379,10 @@ def _no_space(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class CachedModel:
-    """One fingerprint's vectors: whose they are, how many, their size in bytes and when they were last used."""
+    """One fingerprint's vectors: whose they are, how many, their size in bytes and when they were last used.
+
+    ``paid``: whether they may have cost money.
+    """
 
     key: str
     name: str
@@ -302,6 +390,7 @@ class CachedModel:
     count: int
     size: int
     used: float
+    paid: bool = False
 
 
 def vectors_folder() -> Path:
@@ -315,7 +404,12 @@ def cached_models(root: Path | None = None) -> list[CachedModel]:
 
 
 def prune(
-    limit: float, *, older_than: float = 0.0, root: Path | None = None, keep: Path | None = None
+    limit: float,
+    *,
+    older_than: float = 0.0,
+    root: Path | None = None,
+    keep: Path | None = None,
+    spare_paid: bool = False,
 ) -> list[CachedModel]:
     """Remove whole fingerprints, least recently used first, until the cache holds at most ``limit`` bytes.
 
@@ -324,6 +418,7 @@ def prune(
         older_than: only what was not used for this many seconds.
         root: the folder of all fingerprints.
         keep: never this one. What another process has open is left as well.
+        spare_paid: leave what may have been paid for.
 
     Returns:
         what was removed.
@@ -334,7 +429,7 @@ def prune(
     models = cached_models(root)
     size, removed, now = sum(model.size for model in models), [], time.time()
     for model in reversed(models):
-        if size <= limit or now - model.used < older_than:
+        if size <= limit or now - model.used < older_than or (spare_paid and model.paid):
             continue
         if root / model.key != keep and remove_cached(model.key, root):
             size -= model.size
@@ -369,14 +464,29 @@ def _folders(root: Path) -> list[Path]:
         return []
 
 
-def _look(folder: Path) -> CachedModel:
+@dataclass(frozen=True)
+class _About:
+    """What ``about.json`` tells; nothing where a process was killed while it made the folder."""
+
+    name: str = ""
+    paid: bool = False
+    used: float = 0.0
+
+
+def _about(folder: Path) -> _About:
+    file = folder / "about.json"
     try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        used = (folder / "about.json").stat().st_mtime
-    except (OSError, ValueError):
-        about, used = {}, 0.0  # killed while it was made
+        told = json.loads(file.read_text(encoding="utf-8"))
+        name = str(told.get("name", ""))
+        return _About(name, bool(told.get("paid", behind_api(name))), file.stat().st_mtime)  # not in earlier versions
+    except (OSError, ValueError, AttributeError):
+        return _About()
+
+
+def _look(folder: Path) -> CachedModel:
+    about = _about(folder)
     dim, count = _facts(folder)
-    return CachedModel(folder.name, str(about.get("name", "")), dim, count, folder_size(folder), used)
+    return CachedModel(folder.name, about.name, dim, count, folder_size(folder), about.used, about.paid)
 
 
 def _facts(folder: Path) -> tuple[int, int]:

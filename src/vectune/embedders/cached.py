@@ -54,7 +54,8 @@ class CachedEmbedder:
         """The vectors on disk of what the embedder is now."""
         key = str(getattr(self.inner, "cache_key", self.inner.fingerprint))
         if key not in self._caches:
-            cache = VectorCache(key, name=self.name, limit_gib=self.limit_gib)
+            paid = bool(getattr(self.inner, "paid", True))  # who knows what somebody's own embedder asks
+            cache = VectorCache(key, name=self.name, limit_gib=self.limit_gib, paid=paid, warn=self.progress.warn)
             self._caches[key] = cache if cache.dim else cache.with_dim(self.inner.dim)
         return self._caches[key]
 
@@ -102,8 +103,6 @@ class CachedEmbedder:
                 pending.add(batch, vectors)
         finally:  # also when the embedder fails half way: what is computed or paid for is kept
             pending.flush()
-        if self.cache.full:
-            self._warn_full()
 
     def _stream(self, texts: list[str], role: str) -> Iterator[tuple[Sequence[int], Vectors]]:
         stream = getattr(self.inner, "stream", None)
@@ -114,14 +113,6 @@ class CachedEmbedder:
         for start in range(0, len(texts), BLOCK):
             block = texts[start : start + BLOCK]
             yield range(start, start + len(block)), embed(block)
-
-    def _warn_full(self) -> None:
-        if not getattr(self, "warned", False):
-            self.warned = True
-            self.progress.warn(
-                f"the vector cache is full ({self.limit_gib:g} GiB, {self.cache.root}): new vectors of {self.name} are "
-                "not kept. Make room with: vectune cache prune"
-            )
 
 
 class _Pending:

@@ -54,24 +54,43 @@ class Encoding:
         if self.modules is not None and isinstance(self.modules[0], Transformer):
             self.tokenizer = BulkTokenizer.of(model, limit, prompt, role)
         self.fast = self._fast()
+        self.copied: int | None = None  # checksum of the weights that ``fast`` copied, where they may change
         usual = CPU_TOKENS if self.fast else PADDED_TOKENS if model.device.type == "cpu" else GPU_TOKENS
         self.batch_tokens = batch_tokens or usual
         self.texts = OWN_TEXTS if self.modules and isinstance(self.modules[0], Transformer) else STATIC_TEXTS
 
     @classmethod
     def of(
-        cls, model: SentenceTransformer, role: str, prompt: str, precision: str, batch_tokens: int | None
+        cls,
+        model: SentenceTransformer,
+        role: str,
+        prompt: str,
+        precision: str,
+        batch_tokens: int | None,
+        may_change: bool = True,
     ) -> Encoding:
-        """The encoding of the model as it is now."""
+        """The encoding of the model as it is now.
+
+        Args:
+            model, role, prompt, precision, batch_tokens: see the class.
+            may_change: whether the weights may be others than at the last call. torch does not count every change
+                (fused optimizers, ``.data``), so that they are read to tell.
+        """
         state = tuple((id(weight), weight._version) for weight in model.parameters())
         known_state, known = _KEPT.get(model, ((), {}))
         if known_state != state:
             known = {}
             _KEPT[model] = (state, known)
         key = (role, prompt, precision, batch_tokens, model.max_seq_length, str(model.device))
-        if key not in known:
-            known[key] = cls(model, role, prompt, precision, batch_tokens)
-        return known[key]
+        found = known.get(key)
+        if found is None or (may_change and found.copied != found.checksum()):
+            found = known[key] = cls(model, role, prompt, precision, batch_tokens)
+            found.copied = found.checksum() if may_change else None
+        return found
+
+    def checksum(self) -> int | None:
+        """Of the weights that were copied, as the model has them now; None where none were."""
+        return self.fast[0].checksum() if self.fast else None
 
     def _fast(self) -> tuple[FastBert, str] | None:
         """The packed way and its pooling, where every module allows it."""

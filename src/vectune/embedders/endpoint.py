@@ -37,6 +37,14 @@ class TryAgain(Exception):
         self.retry_after, self.busy = retry_after, busy
 
 
+class NoVector(TryAgain):
+    """Some texts' vectors are zero or not finite: ``bad`` has their places; ``vectors``, the whole batch's."""
+
+    def __init__(self, message: str, vectors: Vectors, bad: list[int]) -> None:
+        super().__init__(message)
+        self.vectors, self.bad = vectors, bad
+
+
 @dataclass
 class Usage:
     """What an API was asked so far.
@@ -61,7 +69,7 @@ class EmbeddingEndpoint:
         key: sent as bearer token.
         timeout: seconds for one request.
         retries: how often and how patiently a request is repeated.
-        encoding: ``base64`` or ``float``; a server that refuses to be asked is no longer asked.
+        encoding: ``base64`` or ``float``; a server that refuses base64 is asked for numbers from then on.
         dimensions: asked of the server; None = the model's own.
         key_header: the header that carries the key besides the bearer token; None where that is enough.
         url_parameters: behind the question mark of each request's address.
@@ -81,7 +89,7 @@ class EmbeddingEndpoint:
         url_parameters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.model, self.address, self.retries = model, address, retries
-        self.encoding: str | None = encoding
+        self.encoding = encoding
         self.dimensions = dimensions
         self.dim: int | None = dimensions
         self.usage = Usage()
@@ -109,6 +117,7 @@ class EmbeddingEndpoint:
 
         Raises:
             Refused: the server does not take this batch.
+            NoVector: it has none for some of the texts, also when asked again.
             EndpointError: no request will succeed, or this one failed again and again.
         """
         failures = busy = 0
@@ -118,6 +127,8 @@ class EmbeddingEndpoint:
                 return self._read(await self._send(list(texts), fields), texts)
             except TryAgain as problem:
                 busy, failures = busy + problem.busy, failures + (not problem.busy)
+                if isinstance(problem, NoVector) and (give_up() or failures >= min(2, self.retries.attempts)):
+                    raise  # the others' are good, and paid for
                 if give_up() or failures >= self.retries.attempts or busy >= self.retries.attempts * BUSY_PATIENCE:
                     said = str(problem).rstrip(". ")
                     raise EndpointError(f"{self.address}, {self.model}: {said}.", KEPT_HINT) from None
@@ -137,6 +148,7 @@ class EmbeddingEndpoint:
         import openai
 
         self.usage.requests += 1
+        encoding = self.encoding
         try:
             sent = self._open().embeddings.with_raw_response.create(
                 model=self.model, input=texts, **self._fields(fields)
@@ -148,6 +160,10 @@ class EmbeddingEndpoint:
         except openai.APIConnectionError as error:
             raise TryAgain(f"cannot be reached ({error.__cause__ or error})") from None
         except openai.APIStatusError as error:
+            # Requests in flight have asked as this one did: what counts is what was sent, not what is asked by now.
+            if encoding == "base64" and error.status_code in (400, 415, 422) and "encoding" in error_message(error):
+                self.encoding = "float"  # to ask for nothing is to ask for base64: the client puts it in
+                return await self._send(texts, fields)
             raise self._judge(error) from None
         except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
             raise TryAgain(f"unreadable answer ({error})") from None
@@ -156,7 +172,7 @@ class EmbeddingEndpoint:
         import openai
 
         return {
-            "encoding_format": self.encoding or openai.omit,
+            "encoding_format": self.encoding,
             "dimensions": self.dimensions or openai.omit,
             "extra_body": fields or None,
         }
@@ -188,9 +204,6 @@ class EmbeddingEndpoint:
         if status in (408, 409, 425, 429) or status >= 500:
             wait = retry_after_seconds(error.response.headers)
             return TryAgain(f"{status}: {message}", retry_after=wait, busy=status == 429)
-        if self.encoding is not None and "encoding" in message:
-            self.encoding = None  # ask for nothing: both kinds of answer are understood
-            return TryAgain(f"{status}: {message}", retry_after=0.0)
         if self.dimensions is not None and ("dimensions" in message or "matryoshka" in message.lower()):
             return EndpointError(f"{self.address}, {self.model}: does not take dimensions={self.dimensions}: {message}")
         return Refused(f"{status}: {message}")
@@ -204,10 +217,10 @@ class EmbeddingEndpoint:
             message = error.get("message") if isinstance(error, dict) else error
             raise TryAgain(f"answered without vectors: {str(message)[:300]}")
         vectors = self._stack([_decoded(item) for item in _in_order(data, len(texts))])
-        self._check(vectors, texts)
-        self.usage.texts += len(texts)
         usage = body.get("usage")
         self.usage.tokens += int(usage.get("prompt_tokens") or usage.get("total_tokens") or 0) if usage else 0
+        self._check(vectors, texts)
+        self.usage.texts += len(texts)
         return vectors
 
     def _stack(self, rows: list[Vectors]) -> Vectors:
@@ -217,11 +230,6 @@ class EmbeddingEndpoint:
         return np.stack(rows)
 
     def _check(self, vectors: Vectors, texts: Sequence[str]) -> None:
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
-        if bad.size:
-            kind = "NaN or infinity" if not np.isfinite(norms[bad[0]]) else "a zero vector"
-            raise TryAgain(f"gave {kind} for the text {texts[int(bad[0])][:60]!r}")
         dim = vectors.shape[1]
         if self.dim is None:
             self.dim = dim
@@ -231,6 +239,11 @@ class EmbeddingEndpoint:
                 f"{self.address}, {self.model}: gave vectors of {dim} dimensions, {known}.",
                 "Is the same model behind this address? Vectors of two models must not be mixed.",
             )
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
+        if bad.size:
+            kind = "NaN or infinity" if not np.isfinite(norms[bad[0]]) else "a zero vector"
+            raise NoVector(f"gave {kind} for the text {texts[int(bad[0])][:60]!r}", vectors, bad.tolist())
 
 
 def _in_order(data: list[Any], count: int) -> list[Any]:

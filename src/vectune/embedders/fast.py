@@ -6,6 +6,7 @@ the query's scale is folded into its projection. What it computes is otherwise t
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class FastBert:
         config = model.config
         self.heads, self.epsilon = int(config.num_attention_heads), float(config.layer_norm_eps)
         self.first_position = int(config.pad_token_id) + 1 if config.model_type != "bert" else 0
-        self._embeddings = model.embeddings
+        self._embeddings, self._copied = model.embeddings, model.encoder
         self._layers = [self._prepare(layer_weights(layer)) for layer in model.encoder.layer]
 
     def _prepare(self, weights: tuple[Tensor, ...]) -> list[Any]:
@@ -49,6 +50,13 @@ class FastBert:
         for matrix, bias in _MATRICES.items():
             parts[matrix] = _linear(parts[matrix].to(self.dtype), parts[bias].to(self.dtype))
         return parts
+
+    def checksum(self) -> int:
+        """Of the weights that were copied, as they are in the model now."""
+        found = 0
+        for weight in self._copied.parameters():
+            found = zlib.crc32(weight.detach().contiguous().view(-1).view(torch.uint8).numpy(), found)
+        return found
 
     def __call__(self, ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
         """Hidden states of the last layer, float32 of shape (tokens, hidden).

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Module
 
 from vectune.errors import VectuneError
 from vectune.runs import cache_folder, hash_files, hash_of, versions, write_json
@@ -29,12 +30,14 @@ def model_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], di
     Precision is no part of it: an adapter learnt where bf16 is fast serves where it is not.
     """
     digest = hashlib.sha256()
-    facts = {
+    facts: dict[str, Any] = {
         "modules": [[type(module).__name__, _config(module)] for module in model],
         "prompts": dict(prompts),
         "max_length": str(model.max_seq_length),
         "dimensions": dimensions or model.truncate_dim,
     }
+    if inner := [_inner_facts(name, module) for name, module in _inner_modules(model)]:
+        facts["inner"] = inner
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update(_tokenizer_state(model.tokenizer).encode())
     for key, tensor in sorted(model.state_dict().items()):
@@ -49,7 +52,10 @@ def kept_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], dim
     files = sorted(folder.rglob("*")) if folder.is_dir() and (folder / "modules.json").is_file() else []
     if not files:
         return model_fingerprint(model, prompts, dimensions)
-    facts = [hash_files(files), dict(prompts), str(model.max_seq_length), dimensions or model.truncate_dim, versions()]
+    dimensions = dimensions or model.truncate_dim
+    facts: list[Any] = [hash_files(files), dict(prompts), str(model.max_seq_length), dimensions, versions()]
+    if inner := [name for name, _ in _inner_modules(model)]:  # a hash kept by an earlier version did not see them
+        facts.append(inner)
     kept = cache_folder() / "fingerprints" / f"{hash_of(facts)[:32]}.json"
     try:
         return str(json.loads(kept.read_text(encoding="utf-8"))["fingerprint"])
@@ -58,6 +64,21 @@ def kept_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], dim
     with suppress(OSError, VectuneError):  # a cache that cannot be written must not stop the work
         write_json(kept, {"folder": str(folder), "fingerprint": found})
     return found
+
+
+def _inner_modules(model: SentenceTransformer) -> Iterator[tuple[str, Module]]:
+    """The modules inside modules, as a Router's routes hold them; most models have none."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        if "." in name and isinstance(module, Module):
+            yield name, module
+
+
+def _inner_facts(name: str, module: Module) -> list[Any]:
+    """What the vectors of a route depend on besides weights; its tokenizer need not be the model's."""
+    tokenizer = getattr(module, "tokenizer", None)
+    state = hashlib.sha256(_tokenizer_state(tokenizer).encode()).hexdigest() if tokenizer is not None else ""
+    length = getattr(module, "max_seq_length", None)
+    return [name, type(module).__name__, _config(module), str(length), state]
 
 
 def _bytes(tensor: torch.Tensor) -> Any:

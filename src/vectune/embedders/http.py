@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectune.embedders.background import Background
-from vectune.embedders.endpoint import EmbeddingEndpoint, Refused, Usage
+from vectune.embedders.endpoint import EmbeddingEndpoint, NoVector, Refused, Usage
 from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.embedders.vectors import unit_rows
 from vectune.errors import EndpointError, InputError
@@ -184,24 +184,43 @@ class _Work:
                 if self.refused:
                     self.limit = max(self.limit, len(batch))
             except Refused as problem:
-                await self._split(batch, waiting, problem)
+                self._split(batch, waiting, problem)
+            except NoVector as problem:
+                self._isolate(batch, waiting, problem)
             except BaseException:
                 self.stopped = True
                 raise
 
-    async def _split(self, batch: Batch, waiting: list[Batch], problem: Refused) -> None:
+    def _split(self, batch: Batch, waiting: list[Batch], problem: Refused) -> None:
         """Halve a refused batch; a single text that is refused is the culprit."""
         if len(batch) == 1:
-            self.stopped = True
-            text = self.texts[batch[0]]
-            raise EndpointError(
-                f"{self.name} refuses text {batch[0] + 1} of {len(self.texts)} (about {count_tokens(text):,} tokens, "
-                f"{text[:60]!r}): {problem}",
+            raise self._culprit(
+                batch[0],
+                problem,
                 "Texts are never cut silently. Where it is too long, make smaller chunks: tokens in [chunks].",
             )
         middle = len(batch) // 2
         self.refused = len(batch)
         waiting += [batch[middle:], batch[:middle]]
+
+    def _isolate(self, batch: Batch, waiting: list[Batch], problem: NoVector) -> None:
+        """Hand over the vectors that are there; a text without one is asked for alone, as its neighbours may matter."""
+        if len(batch) == 1:
+            raise self._culprit(batch[0], problem, "Leave the text out, or ask whoever runs the server why.")
+        good = np.setdiff1d(np.arange(len(batch)), problem.bad)
+        if good.size:
+            texts = [self.texts[batch[place]] for place in good]
+            self._done.put(([batch[place] for place in good], unit_rows(problem.vectors[good], texts, self.name)))
+            self.endpoint.usage.texts += len(good)
+        waiting += [[batch[place]] for place in problem.bad]
+
+    def _culprit(self, place: int, problem: Exception, hint: str) -> EndpointError:
+        self.stopped = True
+        text = self.texts[place]
+        about = f"about {count_tokens(text):,} tokens, {text[:60]!r}"
+        return EndpointError(
+            f"{self.name} has no vector for text {place + 1} of {len(self.texts)} ({about}): {problem}", hint
+        )
 
 
 def _batches(texts: Sequence[str], most_texts: int, most_tokens: int) -> list[Batch]:

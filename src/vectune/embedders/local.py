@@ -42,6 +42,8 @@ class LocalEmbedder:
         ModelError: the model cannot be loaded.
     """
 
+    paid = False  # its vectors can be made again for nothing: the cache may remove them
+
     def __init__(
         self, model: str | SentenceTransformer, options: EmbedOptions = DEFAULTS, name: str | None = None
     ) -> None:
@@ -147,7 +149,14 @@ class LocalEmbedder:
         Raises:
             ModelError: a text has a zero vector, or one that is not finite.
         """
-        encoding = Encoding.of(self.model, role, self.prompts[role], self.precision, self.options.batch_tokens)
+        encoding = Encoding.of(
+            self.model,
+            role,
+            self.prompts[role],
+            self.precision,
+            self.options.batch_tokens,
+            may_change=not self._named,
+        )
         for start in range(0, len(texts), BLOCK):
             block = texts[start : start + BLOCK]
             for places, found in encoding.batches(self.model, block):

@@ -72,17 +72,44 @@ def is_static(name: str) -> bool:
 
 
 def _cached_on_disk(hub_id: str) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
+    """The model's folder in the hub's cache; None where it is not there as a whole."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        config = try_to_load_from_cache(hub_id, "modules.json")
+        modules = try_to_load_from_cache(hub_id, "modules.json")
     except HFValidationError as error:
         raise ModelError(
             f"'{hub_id}' cannot be a model's name: the hub allows letters, digits, '-', '_' and '.', and one '/'.",
             "Give the folder of a model, a name from the hub, or openai:NAME for a model behind an API.",
         ) from error
-    return str(Path(config).parent) if isinstance(config, str) else None
+    found = modules if isinstance(modules, str) else try_to_load_from_cache(hub_id, "config.json")
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    # transformers leaves out modules.json, which names the pooling: without it a model is a plain one only where the
+    # hub is known to have none. .gitattributes tells that the whole repository was fetched.
+    plain = modules is _CACHED_NO_EXIST or (folder / ".gitattributes").exists()
+    return str(folder) if (isinstance(modules, str) or plain) and _has_weights(folder) else None
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether all weights are there: a download that was killed leaves a folder without some."""
+    try:
+        for index in folder.rglob("*.safetensors.index.json"):
+            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            if not all((index.parent / part).exists() for part in set(parts)):
+                return False
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    return any(file.name != "training_args.bin" for file in _weights(folder))
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Files of weights that this package could load, or would have to refuse; those for other runtimes left out."""
+    others = {pattern.partition("/")[0] for pattern in OTHER_FOLDERS}
+    files = [file for file in folder.rglob("*") if file.suffix in (".safetensors", *PICKLED)]
+    return [file for file in files if not others.intersection(file.relative_to(folder).parts[:-1])]
 
 
 def _packaged_default() -> str | None:
@@ -125,6 +152,7 @@ def local_folder(name: str) -> Path:
 
 
 OTHER_FORMATS = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.gguf", "*.tflite"]
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 OTHER_FOLDERS = ["onnx/*", "openvino/*", "coreml/*", "original/*"]
 OFFLINE_HINT = (
     "Give the folder of a model on this machine, or connect. The default model needs no network with "
@@ -202,13 +230,13 @@ def check_weights(folder: Path, name: str) -> None:
     Raises:
         ModelError: a part of the model has weights in pickle files only, or there are no weights at all.
     """
-    pickled = [file for file in folder.rglob("*") if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
-    pickled = [file for file in pickled if file.stat().st_size and file.name != "training_args.bin"]
+    files = _weights(folder)
+    pickled = [file for file in files if file.suffix in PICKLED and file.stat().st_size]
     for file in pickled:
-        if not any(file.parent.glob("*.safetensors")):
+        if file.name != "training_args.bin" and not any(file.parent.glob("*.safetensors")):
             raise ModelError(
                 f"{name}: the weights in {file.relative_to(folder)} are pickled, which can run any code when loaded.",
                 "Convert them to safetensors, or choose a model that has them.",
             )
-    if not any(folder.rglob("*.safetensors")):
+    if not any(file.suffix == ".safetensors" for file in files):
         raise ModelError(f"{name}: the folder holds no weights (*.safetensors).")

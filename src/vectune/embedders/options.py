@@ -36,7 +36,8 @@ class EmbedOptions:
         max_retries: attempts after the first for an API request that may succeed later.
         timeout: seconds until an API request counts as failed.
         encoding: how an API sends vectors: ``base64`` (a quarter of the traffic) or ``float``.
-        cache_gib: size limit of the vector cache on disk, in GiB; the least recently used models' vectors go first.
+        cache_gib: size limit of the vector cache on disk, in GiB; the least recently used local models'
+            vectors go first, and those that may have been paid for stay.
     """
 
     max_length: int | None = None
