@@ -194,6 +194,15 @@ def test_llama_index_file_and_pair(tmp_path: Path) -> None:
     assert pair.corpus["n1"].document_id == pair.corpus["n2"].document_id != pair.corpus["n3"].document_id
 
 
+def test_llama_index_files_that_count_their_ids_alike_are_both_kept(tmp_path: Path) -> None:
+    write(tmp_path / "train_dataset.json", llama_index())
+    other = {"queries": {"q1": "second"}, "corpus": {"n1": "one", "n2": "four"}, "relevant_docs": {"q1": ["n2", "n1"]}}
+    write(tmp_path / "val_dataset.json", llama_index(**other))
+    dataset = open_dataset(tmp_path)
+    assert dataset.qrels == {"train": {"q1": {"n2": 1}}, "test": {"test-q1": {"test-n2": 1, "n1": 1}}}
+    assert pairs(dataset) == {("train", "first", "two", 1), ("test", "second", "four", 1), ("test", "second", "one", 1)}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

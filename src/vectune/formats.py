@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -152,6 +152,9 @@ def _load_json(path: Path) -> Any:
 
 
 def _open_llama_index(files: dict[str, Path], name: str) -> RetrievalDataset:
+    """One dataset of a file for each split. Files may count their ids alike (q0, q1, …): an id that has another text in
+    a file before gets the split in front (``test-q0``), so that nothing is lost.
+    """
     corpus: dict[str, Chunk] = {}
     queries: dict[str, Query] = {}
     qrels: dict[str, Qrels] = {}
@@ -161,22 +164,33 @@ def _open_llama_index(files: dict[str, Path], name: str) -> RetrievalDataset:
             if not isinstance(content, dict) or not isinstance(content.get(key), dict):
                 raise DatasetError(f"'{key}' is missing or not an object.", path=path)
         # each file is a corpus of its own: without other evidence its chunks are one document
+        ids: dict[str, str] = {}
         for key, text in content["corpus"].items():
-            corpus[key] = Chunk(_string(text, key, path), document_id=f"{name}/{path.stem}", source=path.stem, id=key)
+            own = ids[key] = _own_id(key, _string(text, key, path), corpus, split)
+            corpus[own] = Chunk(text, document_id=f"{name}/{path.stem}", source=path.stem, id=own)
+        qrels[split] = {}
         for key, text in content["queries"].items():
-            queries[key] = Query(_string(text, key, path), id=key)
-        qrels[split] = {key: _relevant(content, key, path) for key in content["queries"]}
+            own = _own_id(key, _string(text, key, path), queries, split)
+            queries[own] = Query(text, id=own)
+            qrels[split][own] = {ids[chunk]: 1 for chunk in _relevant(content, key, path)}
     return RetrievalDataset(corpus, queries, qrels, {"name": name, "imported": "llama-index"})
 
 
-def _relevant(content: Json, key: str, path: Path) -> dict[str, int]:
+def _own_id(key: str, text: str, known: Mapping[str, Chunk] | Mapping[str, Query], split: str) -> str:
+    """The id, with the split in front where it stands for another text already."""
+    while key in known and known[key].text != text:
+        key = f"{split}-{key}"
+    return key
+
+
+def _relevant(content: Json, key: str, path: Path) -> list[str]:
     chunks = content["relevant_docs"].get(key)
     if not isinstance(chunks, list) or not chunks:
         raise DatasetError(f"the query '{key}' has no relevant_docs.", path=path)
     for chunk in chunks:
         if chunk not in content["corpus"]:
             raise DatasetError(f"the query '{key}' names the unknown chunk '{chunk}'.", path=path)
-    return dict.fromkeys(chunks, 1)
+    return chunks
 
 
 def _string(text: Any, key: str, path: Path) -> str:
