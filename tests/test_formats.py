@@ -83,6 +83,18 @@ def test_judged_lists_with_splits_titles_and_sources(tmp_path: Path) -> None:
     assert dataset.corpus["x"].source == "f.pdf"
 
 
+def test_keys_that_only_later_rows_have_count(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "text": "yes"},
+        {"query": "a", "text": "no", "label": 0},
+        {"query": "b", "text": "held", "split": "test"},
+        {"question": "c", "passage": "sure", "neg": ["nor"]},
+    ]
+    dataset = open_dataset(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+    assert pairs(dataset) == {("train", "a", "yes", 1), ("test", "b", "held", 1), ("train", "c", "sure", 1)}
+    assert {"no", "nor"} <= {chunk.text for chunk in dataset.corpus.values()}
+
+
 @pytest.mark.parametrize(
     "judged",
     [
