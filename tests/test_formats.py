@@ -121,6 +121,35 @@ def test_a_folder_of_tables_named_after_the_splits(tmp_path: Path) -> None:
     assert {(split, query) for split, query, _, _ in pairs(dataset)} == {("train", "a"), ("dev", "b"), ("test", "c")}
 
 
+def test_a_file_whose_split_is_not_told_beside_one_whose_is(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write(tmp_path / "all" / f"{name}.csv", f"query,text\n{name},x\n")
+    assert open_dataset(tmp_path / "all").qrels.keys() == {"train"}
+    write(tmp_path / "all" / "train.csv", "query,text\na,x\n")
+    with pytest.raises(DatasetError, match="no split can be told from the name 'first', 'second'") as caught:
+        open_dataset(tmp_path / "all")
+    assert str(tmp_path / "all") in str(caught.value)
+    for name in ("holdout", "val"):
+        write(tmp_path / "llama" / f"{name}.json", llama_index())
+    with pytest.raises(DatasetError, match="from the name 'holdout'"):
+        open_dataset(tmp_path / "llama")
+
+
+def test_splits_of_hugging_face_are_told_by_a_word_of_their_names(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = {"train_sft": "a", "validation_seen": "b", "test-hard": "c"}
+    rows = {name: datasets.Dataset.from_list([{"query": query, "text": "x"}]) for name, query in names.items()}
+    datasets.DatasetDict(rows).save_to_disk(str(tmp_path / "hf"))
+    assert {(split, query) for split, query, _, _ in pairs(open_dataset(tmp_path / "hf"))} == {
+        ("train", "a"),
+        ("dev", "b"),
+        ("test", "c"),
+    }
+    datasets.DatasetDict({**rows, "unseen": rows["train_sft"]}).save_to_disk(str(tmp_path / "more"))
+    with pytest.raises(DatasetError, match="from the name 'unseen'"):
+        open_dataset(tmp_path / "more")
+
+
 MALFORMED = [
     ("a.csv", "query,text\na,x\n,y\nb,z\n", "line 3: the query is empty"),
     ("a.csv", "query,text\na,x\nb\n", "line 3: has 1 cells, the header 2 (it begins with 'b')"),
