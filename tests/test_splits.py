@@ -51,6 +51,41 @@ def test_documents_with_near_duplicates_stay_together() -> None:
         assert len(sides) == 1
 
 
+def reports(seed: int) -> RetrievalDataset:
+    """12 reports in 6 versions, each a light edit of the one before: only neighbours are alike."""
+    rng = random.Random(seed)
+    corpus: dict[str, Chunk] = {}
+    dataset = RetrievalDataset(corpus, {}, {"train": {}})
+    for report in range(12):
+        texts = [[f"w{rng.randrange(9999)}" for _ in range(150)] for _ in range(3)]
+        for version in range(6):
+            for place, text in enumerate(texts):
+                key = f"r{report}-v{version}-c{place}"
+                corpus[key] = Chunk(" ".join(text), "", f"r{report}-v{version}", start=place, id=key)
+                dataset.queries[f"q-{key}"] = Query(f"what says {key}", id=f"q-{key}")
+                dataset.qrels["train"][f"q-{key}"] = {key: 1}
+                for changed in rng.sample(range(150), 2):
+                    text[changed] = f"w{rng.randrange(9999)}"
+    return dataset
+
+
+def test_versions_of_a_report_go_to_one_side_and_the_check_sees_it_so() -> None:
+    for seed in range(3):
+        dataset, options = reports(seed), SplitOptions(seed=seed)
+        found = split_by_document(dataset.corpus, dataset.qrels["train"], options)
+        assert sum(map(len, found.values())) == len(dataset.queries)
+        assert check_contamination(replace(dataset, qrels=found), options=options) == []
+
+
+def test_what_dividing_could_not_see_as_alike_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with boilerplate in hundreds of wordings: which of their pairs are found depends on all that is there."""
+    monkeypatch.setattr("vectune.duplicates.KIN", 1)
+    for seed in range(3):
+        dataset, options = reports(seed), SplitOptions(seed=seed)
+        found = split_by_document(dataset.corpus, dataset.qrels["train"], options)
+        assert check_contamination(replace(dataset, qrels=found), options=options) == []
+
+
 def test_boilerplate_in_every_document_costs_queries_not_the_split() -> None:
     dataset = make_dataset(20, 4)
     text = random_text(random.Random(7), 60)

@@ -361,9 +361,15 @@ def _folded(text: str) -> str:
 def _shared_duplicates(dataset: RetrievalDataset, threshold: float) -> list[Finding]:
     splits = SPLITS[1:] if bulk.is_bulk(dataset) else SPLITS
     sides = {chunk: split for split in splits for chunks in dataset.qrels.get(split, {}).values() for chunk in chunks}
+    groups = near_duplicates({chunk: dataset.corpus[chunk] for chunk in sides}, threshold)
+    groups = [group for group in groups if len({sides[chunk] for chunk in group}) > 1]
+    if groups and not bulk.is_bulk(dataset):
+        # Which pairs of boilerplate in hundreds of wordings are missed depends on what else is there: what dividing
+        # the corpus did not see as alike must not be held against it here.
+        groups = _within(groups, near_duplicates(dataset.corpus, threshold))
     found = []
-    for group in near_duplicates({chunk: dataset.corpus[chunk] for chunk in sides}, threshold):
-        by_split = {sides[chunk]: chunk for chunk in reversed(group) if chunk in sides}
+    for group in groups:
+        by_split = {sides[chunk]: chunk for chunk in reversed(group)}
         present = [split for split in SPLITS if split in by_split]
         for index, first in enumerate(present):
             for second in present[index + 1 :]:
@@ -372,6 +378,17 @@ def _shared_duplicates(dataset: RetrievalDataset, threshold: float) -> list[Find
 
 
 # Groups
+
+
+def _within(groups: list[list[str]], wider: list[list[str]]) -> list[list[str]]:
+    """The groups, each cut where its members are not in one of the wider groups."""
+    number = {key: place for place, group in enumerate(wider) for key in group}
+    parts: dict[tuple[int, int], list[str]] = {}
+    for place, group in enumerate(groups):
+        for key in group:
+            if key in number:
+                parts.setdefault((place, number[key]), []).append(key)
+    return list(parts.values())
 
 
 def near_duplicates(chunks: Mapping[str, Chunk], threshold: float) -> list[list[str]]:
