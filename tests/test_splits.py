@@ -143,6 +143,26 @@ def test_with_dev_cuts_by_document_and_keeps_a_dev_that_is_there() -> None:
     assert len(with_dev(dataset, most=10).qrels["dev"]) == 10
 
 
+def test_with_dev_cuts_a_document_with_more_queries_than_wanted() -> None:
+    dataset = make_dataset(10, 30)
+    dataset.qrels["train"].popitem()  # d9 is the smallest
+    cut = with_dev(dataset, most=10)
+    assert len(cut.qrels["dev"]) == 10
+    assert documents(cut, cut.qrels["dev"]) == {"d9"}
+    assert documents(cut, cut.qrels["train"]) == {f"d{place}" for place in range(9)}
+    assert cut.qrels["dev"] == with_dev(dataset, most=10).qrels["dev"] != with_dev(dataset, 1, most=10).qrels["dev"]
+
+
+def test_what_is_asked_in_dev_is_not_asked_in_train() -> None:
+    dataset = make_dataset(30)
+    (first, *_) = with_dev(dataset).qrels["dev"]
+    other = next(iter(with_dev(dataset).qrels["train"]))
+    dataset.queries[other] = Query(f" {dataset.queries[first].text.upper()}?", id=other)
+    cut = with_dev(dataset)
+    assert first in cut.qrels["dev"] and other not in cut.qrels["train"]
+    assert check_contamination(cut) == []
+
+
 def test_train_pool_leaves_out_held_documents_and_their_near_duplicates() -> None:
     dataset = make_dataset(12)
     qrels = dataset.qrels["train"]

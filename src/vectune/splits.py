@@ -106,8 +106,9 @@ def split_by_document(
 def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most: int = 500) -> RetrievalDataset:
     """The dataset with a dev split: its own, or one cut from train by document (by section where documents are few).
 
-    Stable: depends on the seed and the ids, not on the order of queries. ``share`` of the train queries, but no more
-    than ``most`` of them, become dev.
+    Stable: depends on the seed and the ids, not on the order of queries. About ``share`` of the train queries, but no
+    more than about ``most`` of them, become dev; documents are taken whole up to twice as many. What is asked in dev is
+    not asked in train.
 
     Raises:
         DatasetError: there is no train split, or it is too small to be cut.
@@ -120,6 +121,11 @@ def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most:
     wanted = max(min(round(share * len(train)), most), 1)
     few = _few_documents(dataset.corpus, train)
     dev, rest = _cut(dataset.corpus, train, wanted, SplitOptions(seed=seed), sections=few)
+    if len(dev) > 2 * wanted:  # each document has so many queries
+        drawn = set(sorted(dev, key=lambda query: _draw(query, seed))[:wanted])
+        dev = {query: chunks for query, chunks in dev.items() if query in drawn}
+    asked = {_folded(dataset.queries[query].text) for query in dev}
+    rest = {query: chunks for query, chunks in rest.items() if _folded(dataset.queries[query].text) not in asked}
     if not dev or not rest:
         raise DatasetError(
             f"the train split of '{dataset.name}' ({len(train)} queries) is too small to cut a dev split from it.",
@@ -165,6 +171,8 @@ def _documents(corpus: Mapping[str, Chunk], qrels: Qrels, wanted: int, options: 
         if 0 < wanted and load[unit] <= 2 * wanted:
             chosen.add(unit)
             wanted -= load[unit]
+    if load and not chosen:  # one with too many queries is better than none
+        chosen.add(min(load, key=lambda unit: (load[unit], _draw(unit, options.seed))))
     return {key for key, chunk in corpus.items() if unit_of.get(chunk.document_id) in chosen}
 
 
