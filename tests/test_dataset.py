@@ -44,6 +44,21 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert again.info["counts"] == {"chunks": 60, "documents": 12, "queries": 60, "train": 60}
 
 
+def test_what_a_person_put_into_the_folder_stays(tmp_path: Path) -> None:
+    dataset, folder = make_dataset(), tmp_path / "out"
+    dataset.qrels["dev"] = {key: dataset.qrels["train"].pop(key) for key in list(dataset.qrels["train"])[:5]}
+    dataset.write(folder)
+    theirs = ("edited.csv", "notes/train.tsv", "qrels/old.tsv")
+    for name in theirs:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    del dataset.qrels["dev"]
+    dataset.write(folder)
+    assert [(folder / name).read_text() for name in theirs] == list(theirs)
+    assert RetrievalDataset.read(folder).qrels.keys() == {"train"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_qrels_without_a_header_lose_no_judgment(folder: Path) -> None:
     (folder / "qrels" / "train.tsv").write_text("q1\tc1\t1\nq2\tc2\t1\n")
     assert len(RetrievalDataset.read(folder).split("train")) == 2

@@ -63,6 +63,32 @@ def test_a_thousand_copies_are_one_group() -> None:
     assert near_duplicate_groups([" ".join(words(1))] * 1000) == [list(range(1000))]
 
 
+def versions(seed: int, count: int) -> list[str]:
+    """Each a light edit of the one before, so that those far apart are not alike."""
+    text, found = words(seed, 150), list[str]()
+    for place in range(count):
+        found.append(" ".join(text))
+        text[7 * place], text[7 * place + 70] = "other", "else"
+    return found
+
+
+def test_versions_of_which_only_neighbours_are_alike_are_one_group_in_any_order() -> None:
+    families = [versions(seed, 10) for seed in range(3)]
+    assert jaccard(*families[0][1:3]) > 0.9 > 0.8 > jaccard(families[0][0], families[0][4])
+    texts = [text for family in families for text in family]
+    for seed in range(5):
+        order = random.Random(seed).sample(texts, len(texts))
+        groups = near_duplicate_groups(order, 0.85)
+        assert sorted(sorted(order[place] for place in group) for group in groups) == sorted(map(sorted, families))
+
+
+def test_of_boilerplate_in_many_wordings_few_are_kept_to_compare_with() -> None:
+    index, base = NearDuplicates(0.8, kin=8), words(1)
+    for place in range(len(base)):
+        index.add(changed(base, place))
+    assert len(index._numbers) == 8
+
+
 def test_scripts_without_spaces_are_compared_by_letters() -> None:
     text = "".join(chr(0x4E00 + random.Random(7).randrange(3000) + index) for index in range(300))
     assert near_duplicate_groups([text, f"{text[:150]}一{text[150:]}", text[::-1]]) == [[0, 1]]

@@ -83,6 +83,18 @@ def test_judged_lists_with_splits_titles_and_sources(tmp_path: Path) -> None:
     assert dataset.corpus["x"].source == "f.pdf"
 
 
+def test_keys_that_only_later_rows_have_count(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "text": "yes"},
+        {"query": "a", "text": "no", "label": 0},
+        {"query": "b", "text": "held", "split": "test"},
+        {"question": "c", "passage": "sure", "neg": ["nor"]},
+    ]
+    dataset = open_dataset(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+    assert pairs(dataset) == {("train", "a", "yes", 1), ("test", "b", "held", 1), ("train", "c", "sure", 1)}
+    assert {"no", "nor"} <= {chunk.text for chunk in dataset.corpus.values()}
+
+
 @pytest.mark.parametrize(
     "judged",
     [
@@ -107,6 +119,35 @@ def test_a_folder_of_tables_named_after_the_splits(tmp_path: Path) -> None:
     write(tmp_path / "d" / "test.tsv", "query\ttext\nc\tz\n")
     dataset = open_dataset(tmp_path / "d")
     assert {(split, query) for split, query, _, _ in pairs(dataset)} == {("train", "a"), ("dev", "b"), ("test", "c")}
+
+
+def test_a_file_whose_split_is_not_told_beside_one_whose_is(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write(tmp_path / "all" / f"{name}.csv", f"query,text\n{name},x\n")
+    assert open_dataset(tmp_path / "all").qrels.keys() == {"train"}
+    write(tmp_path / "all" / "train.csv", "query,text\na,x\n")
+    with pytest.raises(DatasetError, match="no split can be told from the name 'first', 'second'") as caught:
+        open_dataset(tmp_path / "all")
+    assert str(tmp_path / "all") in str(caught.value)
+    for name in ("holdout", "val"):
+        write(tmp_path / "llama" / f"{name}.json", llama_index())
+    with pytest.raises(DatasetError, match="from the name 'holdout'"):
+        open_dataset(tmp_path / "llama")
+
+
+def test_splits_of_hugging_face_are_told_by_a_word_of_their_names(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = {"train_sft": "a", "validation_seen": "b", "test-hard": "c"}
+    rows = {name: datasets.Dataset.from_list([{"query": query, "text": "x"}]) for name, query in names.items()}
+    datasets.DatasetDict(rows).save_to_disk(str(tmp_path / "hf"))
+    assert {(split, query) for split, query, _, _ in pairs(open_dataset(tmp_path / "hf"))} == {
+        ("train", "a"),
+        ("dev", "b"),
+        ("test", "c"),
+    }
+    datasets.DatasetDict({**rows, "unseen": rows["train_sft"]}).save_to_disk(str(tmp_path / "more"))
+    with pytest.raises(DatasetError, match="from the name 'unseen'"):
+        open_dataset(tmp_path / "more")
 
 
 MALFORMED = [
@@ -192,6 +233,15 @@ def test_llama_index_file_and_pair(tmp_path: Path) -> None:
     pair = open_dataset(tmp_path / "d")
     assert pair.qrels == {"train": {"q1": {"n2": 1}}, "test": {"q2": {"n3": 1}}}
     assert pair.corpus["n1"].document_id == pair.corpus["n2"].document_id != pair.corpus["n3"].document_id
+
+
+def test_llama_index_files_that_count_their_ids_alike_are_both_kept(tmp_path: Path) -> None:
+    write(tmp_path / "train_dataset.json", llama_index())
+    other = {"queries": {"q1": "second"}, "corpus": {"n1": "one", "n2": "four"}, "relevant_docs": {"q1": ["n2", "n1"]}}
+    write(tmp_path / "val_dataset.json", llama_index(**other))
+    dataset = open_dataset(tmp_path)
+    assert dataset.qrels == {"train": {"q1": {"n2": 1}}, "test": {"test-q1": {"test-n2": 1, "n1": 1}}}
+    assert pairs(dataset) == {("train", "first", "two", 1), ("test", "second", "four", 1), ("test", "second", "one", 1)}
 
 
 @pytest.mark.parametrize(

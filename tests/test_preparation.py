@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 import vectune
 from vectune.cli.app import main
 from vectune.config import Config, override
+from vectune.corpus import write_corpus
 from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError, UsageError
 from vectune.pipeline import estimate, go, preparing
-from vectune.preparation import draw_chunks
+from vectune.preparation import draw_chunks, write_dataset, write_queries
 from vectune.progress import SILENT
+from vectune.queries.filters import FilterOptions
 from vectune.records import Chunk
 from vectune.runs import RunFolder
 from vectune.testing import OpenAIServer
@@ -104,6 +107,40 @@ def test_a_changed_prompt_file_is_written_from_anew(
             go(folder, preparing(folder, [documents], tmp_path / "out", options, SILENT), SILENT)
             counts.append(server.count())
         assert counts[0] == counts[1] == counts[2] / 2 > 0
+
+
+def test_queries_are_the_same_however_an_llm_answers(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VECTUNE_CACHE", str(tmp_path / "cache"))
+    corpus = [Chunk(f"The {topic} needs oil in spring, says the manual.", document_id=topic) for topic in TOPICS]
+    write_corpus(tmp_path, corpus)
+    off = FilterOptions(False, False, copied=2, duplicates=False, language="any", consistency=False)
+    files = [tmp_path / "asked.jsonl", tmp_path / "resumed.jsonl"]
+    with OpenAIServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        for file in files:
+            write_queries(tmp_path, file, Config(str(tiny_bert), llm="m", filters=off), SILENT)
+        assert server.count() == len(corpus)
+    asked, resumed = (file.read_text(encoding="utf-8") for file in files)
+    assert asked == resumed
+    found = [json.loads(line)["chunks"][0] for line in asked.split("\n")[:-1]]
+    assert list(dict.fromkeys(found)) == [chunk.id for chunk in corpus]
+
+
+def test_a_query_of_several_chunks_keeps_them_all_and_its_odd_line_breaks(tiny_bert: Path, tmp_path: Path) -> None:
+    corpus = [Chunk(f"text {number} of the {topic}", document_id=topic) for topic in TOPICS for number in range(2)]
+    write_corpus(tmp_path, corpus)
+    texts = [(f"what\u2028says\x85{chunk.text}", chunk.id) for chunk in corpus]
+    texts += [("the same for two", chunk.id) for chunk in corpus[:2]]
+    lines = [{"text": text, "style": "", "writer": "", "chunks": [chunk]} for text, chunk in texts]
+    content = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "queries.jsonl").write_text(content, encoding="utf-8")
+    write_dataset(tmp_path, tmp_path / "queries.jsonl", tmp_path / "out", config(tiny_bert), {})
+    dataset = RetrievalDataset.read(tmp_path / "out")
+    judged = {dataset.queries[key].text: found for qrels in dataset.qrels.values() for key, found in qrels.items()}
+    assert judged["the same for two"] == {corpus[0].id: 1, corpus[1].id: 1}
+    assert judged[texts[2][0]] == {corpus[2].id: 1}
 
 
 def test_an_empty_dataset_says_what_dropped_its_queries(documents: Path, tiny_bert: Path, tmp_path: Path) -> None:

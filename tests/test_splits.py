@@ -51,6 +51,41 @@ def test_documents_with_near_duplicates_stay_together() -> None:
         assert len(sides) == 1
 
 
+def reports(seed: int) -> RetrievalDataset:
+    """12 reports in 6 versions, each a light edit of the one before: only neighbours are alike."""
+    rng = random.Random(seed)
+    corpus: dict[str, Chunk] = {}
+    dataset = RetrievalDataset(corpus, {}, {"train": {}})
+    for report in range(12):
+        texts = [[f"w{rng.randrange(9999)}" for _ in range(150)] for _ in range(3)]
+        for version in range(6):
+            for place, text in enumerate(texts):
+                key = f"r{report}-v{version}-c{place}"
+                corpus[key] = Chunk(" ".join(text), "", f"r{report}-v{version}", start=place, id=key)
+                dataset.queries[f"q-{key}"] = Query(f"what says {key}", id=f"q-{key}")
+                dataset.qrels["train"][f"q-{key}"] = {key: 1}
+                for changed in rng.sample(range(150), 2):
+                    text[changed] = f"w{rng.randrange(9999)}"
+    return dataset
+
+
+def test_versions_of_a_report_go_to_one_side_and_the_check_sees_it_so() -> None:
+    for seed in range(3):
+        dataset, options = reports(seed), SplitOptions(seed=seed)
+        found = split_by_document(dataset.corpus, dataset.qrels["train"], options)
+        assert sum(map(len, found.values())) == len(dataset.queries)
+        assert check_contamination(replace(dataset, qrels=found), options=options) == []
+
+
+def test_what_dividing_could_not_see_as_alike_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with boilerplate in hundreds of wordings: which of their pairs are found depends on all that is there."""
+    monkeypatch.setattr("vectune.duplicates.KIN", 1)
+    for seed in range(3):
+        dataset, options = reports(seed), SplitOptions(seed=seed)
+        found = split_by_document(dataset.corpus, dataset.qrels["train"], options)
+        assert check_contamination(replace(dataset, qrels=found), options=options) == []
+
+
 def test_boilerplate_in_every_document_costs_queries_not_the_split() -> None:
     dataset = make_dataset(20, 4)
     text = random_text(random.Random(7), 60)
@@ -106,6 +141,26 @@ def test_with_dev_cuts_by_document_and_keeps_a_dev_that_is_there() -> None:
     assert with_dev(cut) is cut
     assert dataset.qrels.keys() == {"train"}
     assert len(with_dev(dataset, most=10).qrels["dev"]) == 10
+
+
+def test_with_dev_cuts_a_document_with_more_queries_than_wanted() -> None:
+    dataset = make_dataset(10, 30)
+    dataset.qrels["train"].popitem()  # d9 is the smallest
+    cut = with_dev(dataset, most=10)
+    assert len(cut.qrels["dev"]) == 10
+    assert documents(cut, cut.qrels["dev"]) == {"d9"}
+    assert documents(cut, cut.qrels["train"]) == {f"d{place}" for place in range(9)}
+    assert cut.qrels["dev"] == with_dev(dataset, most=10).qrels["dev"] != with_dev(dataset, 1, most=10).qrels["dev"]
+
+
+def test_what_is_asked_in_dev_is_not_asked_in_train() -> None:
+    dataset = make_dataset(30)
+    (first, *_) = with_dev(dataset).qrels["dev"]
+    other = next(iter(with_dev(dataset).qrels["train"]))
+    dataset.queries[other] = Query(f" {dataset.queries[first].text.upper()}?", id=other)
+    cut = with_dev(dataset)
+    assert first in cut.qrels["dev"] and other not in cut.qrels["train"]
+    assert check_contamination(cut) == []
 
 
 def test_train_pool_leaves_out_held_documents_and_their_near_duplicates() -> None:

@@ -50,9 +50,9 @@ def held_rows(dataset: RetrievalDataset, split: str) -> tuple[Rows, Rows]:
 
 
 def near(corpus: StoredCorpus, chunks: Rows) -> Bools:
-    """The chunks of the same documents, and those that repeat one of these word for word; shape (corpus,)."""
+    """The chunks of the same documents, and those whose text repeats one of these word for word; shape (corpus,)."""
     inside = np.isin(corpus.documents, np.unique(corpus.documents[chunks]))
-    found: Bools = inside | np.isin(corpus.contents, np.unique(corpus.contents[inside]))
+    found: Bools = inside | np.isin(corpus.texts, np.unique(corpus.texts[inside]))
     return found
 
 
@@ -68,16 +68,25 @@ def pool(dataset: RetrievalDataset) -> Bools:
 def cut_dev(dataset: RetrievalDataset, seed: int, share: float, most: int) -> RetrievalDataset:
     """A dev split cut from train by document; see ``splits.with_dev``.
 
+    As many documents as it takes, but no more (beyond the first query) where a fifth of the queries has a positive in
+    them: those are lost for train.
+
     Raises:
         DatasetError: the documents are too few or too large.
     """
     train, _, corpus = parts(dataset)
     wanted = max(min(round(share * len(train)), most), 1)
-    documents = np.unique(corpus.documents[train.chunks])
-    drawn = np.random.default_rng([seed, 11]).permutation(documents)[: max(1, min(wanted, len(documents) // 5))]
-    inside = np.isin(corpus.documents[train.chunks], drawn)
-    touched = np.unique(train.asked[inside])
-    whole = touched[~np.isin(touched, train.asked[~inside])][:wanted]
+    draw = np.random.default_rng([seed, 11])
+    documents = draw.permutation(np.unique(corpus.documents[train.chunks]))
+    turn = np.zeros(len(corpus), dtype=np.int32)  # of each document
+    turn[documents] = np.arange(len(documents))
+    starts = np.flatnonzero(np.diff(train.asked, prepend=-1))
+    turns = turn[corpus.documents[train.chunks]]
+    first, last = np.minimum.reduceat(turns, starts), np.maximum.reduceat(turns, starts)
+    bearable = np.sort(first)[len(first) // 5]
+    taken = max(int(min(np.sort(last)[wanted - 1] + 1, bearable)), int(last.min()) + 1)
+    drawn = documents[:taken]
+    whole = draw.permutation(train.asked[starts][last < taken])[:wanted]
     held = np.isin(train.asked, whole)
     rest = ~near(corpus, np.flatnonzero(np.isin(corpus.documents, drawn)))[train.chunks]
     texts = numbered(train.queries.contents)
@@ -100,9 +109,9 @@ def shared(dataset: RetrievalDataset, split: str) -> Iterator[tuple[str, tuple[s
         corpus.documents[train.chunks], corpus.documents[chunks])]]):  # fmt: skip
         own = chunks[corpus.documents[chunks] == document]
         yield "document", (corpus.at(int(own[0])).document_id,), len(own)
-    same = trained & np.isin(corpus.contents, corpus.contents[chunks])
+    same = trained & np.isin(corpus.texts, corpus.texts[chunks])
     for row in np.flatnonzero(same):
-        twin = chunks[corpus.contents[chunks] == corpus.contents[row]][0]
+        twin = chunks[corpus.texts[chunks] == corpus.texts[row]][0]
         if corpus.documents[row] != corpus.documents[twin]:
             yield "near-duplicate", (corpus.id_at(int(row)), corpus.id_at(int(twin))), 1
     learnt = np.zeros(len(queries), dtype=bool)

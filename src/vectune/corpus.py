@@ -95,7 +95,7 @@ def _chunk(line: Json, place: Json) -> Chunk:
 
 
 class StoredCorpus(StoredRecords[Chunk]):
-    """A corpus on disk: about 60 bytes of memory for a chunk, which is read when it is asked for.
+    """A corpus on disk: about 70 bytes of memory for a chunk, which is read when it is asked for.
 
     Args:
         path: a folder with corpus.jsonl, and documents.jsonl or docs.tsv where there is one.
@@ -104,10 +104,19 @@ class StoredCorpus(StoredRecords[Chunk]):
         documents: equal numbers for chunks of one document, shape (chunks,).
         starts: where each chunk begins in its document; -1 where unknown, shape (chunks,).
         contents: hash of each chunk's title and text, shape (chunks,).
+        texts: hash of each chunk's text, or of its title where it has no text, shape (chunks,).
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path / "corpus.jsonl", lambda line: f"{line.get('title') or ''}\x1f{line['text']}")
+        texts = array("Q")
+
+        def content(line: Json) -> str:
+            title, text = line.get("title") or "", line["text"]
+            texts.append(hash64(text or title))
+            return f"{title}\x1f{text}"
+
+        super().__init__(path / "corpus.jsonl", content)
+        self.texts: Hashes = np.frombuffer(texts, np.uint64)
         self._places: LineFile | None = None
         self._place_of = np.full(len(self), -1, dtype=np.int32)
         self._documents: dict[str, Json] = {}

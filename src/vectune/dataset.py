@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,7 +101,7 @@ class RetrievalDataset:
         return {self.corpus[chunk].document_id for judged in self.split(split).values() for chunk in judged}
 
     def write(self, folder: Path) -> None:
-        """Write the folder whole or not at all."""
+        """Write the folder whole or not at all. Files there that are not the dataset's, such as notes, stay."""
         with writing(folder) as beside:
             (beside / "qrels").mkdir(parents=True)
             write_corpus(beside, self.corpus.values())
@@ -108,6 +109,8 @@ class RetrievalDataset:
             for split, qrels in self.qrels.items():
                 _write_qrels(beside / "qrels" / f"{split}.tsv", qrels)
             write_json(beside / "dataset.json", {**self.info, "counts": self.counts()})
+            if folder.is_dir():
+                _copy_others(folder, beside)
 
     def counts(self) -> Json:
         """How many chunks, documents and queries there are, and queries for each split."""
@@ -179,6 +182,17 @@ def _hash_of_lines(lines: Iterable[str]) -> str:
 
 
 # Writing
+
+
+def _copy_others(folder: Path, beside: Path) -> None:
+    """Copy what a person put into the folder, such as a CSV being edited: all but the files that ``write`` writes."""
+    own = {"corpus.jsonl", "documents.jsonl", "queries.jsonl", "dataset.json"}
+    own |= {f"qrels/{split}.tsv" for split in SPLITS}
+
+    def ours(place: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(place, name).relative_to(folder).as_posix() in own]
+
+    shutil.copytree(folder, beside, symlinks=True, ignore=ours, dirs_exist_ok=True)
 
 
 def _write_lines(path: Path, lines: Iterator[Json]) -> None:

@@ -2,7 +2,7 @@
 
 Two texts are compared as sets of runs of three words; their similarity is the Jaccard index of the sets, estimated by
 MinHash (Broder, On the resemblance and containment of documents, 1997). Nothing is compared with everything: banding
-finds candidates, and only the first text of a group goes into the index, so a thousand copies cost a thousand look-ups.
+finds candidates, and only the first texts of a group go into the index, so a thousand copies cost a thousand look-ups.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LISTED = 1000  # duplicates listed by name
+KIN = 8  # near texts in the index are enough: boilerplate in a million wordings must not be a million squared
 RUN = 3  # words in a shingle; letters where a script has no spaces
 PERMUTATIONS = 128  # standard error of a similarity of 0.8: 0.035
 BLOCK = 16_384  # shingles hashed at a time: 8 MiB
@@ -88,12 +89,13 @@ class NearDuplicates:
     Args:
         threshold: Jaccard index from which two texts are near-duplicates.
         same_numbers: texts with different numbers are never duplicates: last year's table is not this year's.
+        kin: a text that is near so many texts of the index already is not put into it.
     """
 
-    def __init__(self, threshold: float = 0.8, same_numbers: bool = False) -> None:
+    def __init__(self, threshold: float = 0.8, same_numbers: bool = False, kin: int = 1) -> None:
         from datasketch import MinHash
 
-        self.threshold, self.same_numbers = threshold, same_numbers
+        self.threshold, self.same_numbers, self.kin = threshold, same_numbers, kin
         self._empty = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
         rows = rows_of_band(threshold)
         draw = np.random.default_rng(0)
@@ -106,7 +108,7 @@ class NearDuplicates:
     def add(self, text: str) -> list[tuple[int, float]]:
         """Number this text (0, 1, …) and say which earlier texts it repeats: their numbers and similarity, best first.
 
-        A text that repeats another one is not indexed itself.
+        A text that repeats another one word for word is not indexed itself, nor is one near ``kin`` texts of the index.
         """
         number, self._count = self._count, self._count + 1
         words = words_in(text.casefold())
@@ -116,19 +118,19 @@ class NearDuplicates:
             return [(min(same), 1.0)]
         near: list[tuple[int, float]] = []
         if words and self.threshold < 1:
-            near = self._near_or_indexed(words, _NUMBER.findall(text) if self.same_numbers else [], number)
+            near = self._near_and_indexed(words, _NUMBER.findall(text) if self.same_numbers else [], number)
         self._exact.insert(key, near[0][0] if near else number)
         return near
 
-    def _near_or_indexed(self, words: list[str], figures: list[str], number: int) -> list[tuple[int, float]]:
-        """Earlier texts that are near; where there is none, the text is put into the index."""
+    def _near_and_indexed(self, words: list[str], figures: list[str], number: int) -> list[tuple[int, float]]:
+        """Earlier texts that are near; where they are few, the text is put into the index."""
         signature = self._signature(words)
         rows = signature[: self._factors.size].reshape(self._factors.shape)
         # Figures are part of the keys: a thousand tables that differ in nothing else must not meet in one band.
         keys = (rows * self._factors).sum(axis=1, dtype=np.uint64) ^ _hashes(sorted(figures))
         found = [(self._numbers[place], self._similarity(place, signature)) for place in self._bands.find(keys)]
         near = [(other, similarity) for other, similarity in found if similarity >= self.threshold]
-        if not near:
+        if len(near) < self.kin:
             self._bands.insert(keys, self._signatures.append(signature.astype(np.uint32).tobytes()))
             self._numbers.append(number)
         return sorted(near, key=lambda pair: (-pair[1], pair[0]))
@@ -182,11 +184,14 @@ def _hashes(words: list[str]) -> NDArray[np.uint64]:
 def near_duplicate_groups(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
     """Groups of texts that are near-duplicates of each other, as sorted lists of at least two indices.
 
+    A text joins all that it is near: of three versions of which only neighbours are alike, all are one group, in
+    whatever order they come. Only of boilerplate in hundreds of wordings some pairs are missed.
+
     Args:
         texts: any number of texts; read once.
         threshold: Jaccard index of their runs of three words, from 0 to 1; 1 finds exact repeats alone.
     """
-    index = NearDuplicates(threshold)
+    index = NearDuplicates(threshold, kin=KIN)
     parent = array("L")
 
     def root(number: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,8 +29,8 @@ def open_dataset(path: str | Path, *, skip_malformed: bool = False) -> Retrieval
 
     Args:
         path: a BEIR folder; a folder or file of LlamaIndex's JSON (``train_dataset.json`` and ``val_dataset.json``
-            become train and test); a CSV, TSV, JSONL or Parquet table, or a folder of them named after the splits; a
-            folder that Hugging Face's ``save_to_disk`` wrote. Tables without splits are all train.
+            become train and test); a CSV, TSV, JSONL or Parquet table, or a folder of them with the split in each name;
+            a folder that Hugging Face's ``save_to_disk`` wrote. Tables without splits are all train.
         skip_malformed: leave malformed rows out; their messages are in ``info["skipped"]``.
 
     Raises:
@@ -80,19 +80,32 @@ def _open_folder(path: Path, skip_malformed: bool) -> RetrievalDataset:
     json_files = sorted(entry for entry in path.glob("*.json") if _is_llama_index(entry))
     if json_files:
         return _open_llama_index(_llama_index_splits(json_files), path.name)
-    files = {file: _split_of(file) for file in sorted(path.iterdir()) if file.suffix.lower() in TABLES}
+    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in TABLES]
     if files:
-        return _open_tables(files, path, skip_malformed)
+        splits = _splits_of([file.stem for file in files], path)
+        return _open_tables(dict(zip(files, splits, strict=True)), path, skip_malformed)
     raise DatasetError(f"{path}: the folder holds no dataset.", "Expected corpus.jsonl, queries.jsonl and qrels/.")
 
 
-def _words(file: Path) -> list[str]:
-    return file.stem.lower().replace("-", "_").split("_")
+def _words(name: str) -> list[str]:
+    return name.lower().replace("-", "_").split("_")
 
 
-def _split_of(file: Path) -> str:
-    """The split that a file's name tells."""
-    return next((SPLIT_NAMES[word] for word in _words(file) if word in SPLIT_NAMES), "train")
+def _splits_of(names: Sequence[str], path: Path) -> list[str]:
+    """The split that a word of each name tells; all are train where no name tells one.
+
+    Raises:
+        DatasetError: only some names tell one. The others may be what is tested on, and must not be trained on.
+    """
+    found = [next((SPLIT_NAMES[word] for word in _words(name) if word in SPLIT_NAMES), "") for name in names]
+    if any(found) and not all(found):
+        unknown = ", ".join(repr(name) for name, split in zip(names, found, strict=True) if not split)
+        raise DatasetError(
+            f"no split can be told from the name {unknown}, but from those beside it.",
+            "Put train, dev (or validation) or test into each name, or take away what is not to be read.",
+            path=path,
+        )
+    return [split or "train" for split in found]
 
 
 def _llama_index_splits(files: list[Path]) -> dict[str, Path]:
@@ -101,13 +114,11 @@ def _llama_index_splits(files: list[Path]) -> dict[str, Path]:
     Raises:
         DatasetError: two files are of one split.
     """
-    if len(files) == 1:
-        return {_split_of(files[0]): files[0]}
-    tested = any(_split_of(file) == "test" for file in files)
+    splits = _splits_of([file.stem for file in files], files[0].parent)
+    tested = len(files) == 1 or "test" in splits
     found: dict[str, Path] = {}
-    for file in files:
-        split = _split_of(file)
-        if split == "dev" and not tested and "dev" not in _words(file):
+    for file, split in zip(files, splits, strict=True):
+        if split == "dev" and not tested and "dev" not in _words(file.stem):
             split = "test"
         if split in found:
             raise DatasetError(
@@ -152,6 +163,9 @@ def _load_json(path: Path) -> Any:
 
 
 def _open_llama_index(files: dict[str, Path], name: str) -> RetrievalDataset:
+    """One dataset of a file for each split. Files may count their ids alike (q0, q1, …): an id that has another text in
+    a file before gets the split in front (``test-q0``), so that nothing is lost.
+    """
     corpus: dict[str, Chunk] = {}
     queries: dict[str, Query] = {}
     qrels: dict[str, Qrels] = {}
@@ -161,22 +175,33 @@ def _open_llama_index(files: dict[str, Path], name: str) -> RetrievalDataset:
             if not isinstance(content, dict) or not isinstance(content.get(key), dict):
                 raise DatasetError(f"'{key}' is missing or not an object.", path=path)
         # each file is a corpus of its own: without other evidence its chunks are one document
+        ids: dict[str, str] = {}
         for key, text in content["corpus"].items():
-            corpus[key] = Chunk(_string(text, key, path), document_id=f"{name}/{path.stem}", source=path.stem, id=key)
+            own = ids[key] = _own_id(key, _string(text, key, path), corpus, split)
+            corpus[own] = Chunk(text, document_id=f"{name}/{path.stem}", source=path.stem, id=own)
+        qrels[split] = {}
         for key, text in content["queries"].items():
-            queries[key] = Query(_string(text, key, path), id=key)
-        qrels[split] = {key: _relevant(content, key, path) for key in content["queries"]}
+            own = _own_id(key, _string(text, key, path), queries, split)
+            queries[own] = Query(text, id=own)
+            qrels[split][own] = {ids[chunk]: 1 for chunk in _relevant(content, key, path)}
     return RetrievalDataset(corpus, queries, qrels, {"name": name, "imported": "llama-index"})
 
 
-def _relevant(content: Json, key: str, path: Path) -> dict[str, int]:
+def _own_id(key: str, text: str, known: Mapping[str, Chunk] | Mapping[str, Query], split: str) -> str:
+    """The id, with the split in front where it stands for another text already."""
+    while key in known and known[key].text != text:
+        key = f"{split}-{key}"
+    return key
+
+
+def _relevant(content: Json, key: str, path: Path) -> list[str]:
     chunks = content["relevant_docs"].get(key)
     if not isinstance(chunks, list) or not chunks:
         raise DatasetError(f"the query '{key}' has no relevant_docs.", path=path)
     for chunk in chunks:
         if chunk not in content["corpus"]:
             raise DatasetError(f"the query '{key}' names the unknown chunk '{chunk}'.", path=path)
-    return dict.fromkeys(chunks, 1)
+    return chunks
 
 
 def _string(text: Any, key: str, path: Path) -> str:
@@ -287,8 +312,9 @@ def _open_hugging_face(path: Path, skip_malformed: bool) -> RetrievalDataset:
         raise DatasetError(f"cannot be read as a Hugging Face dataset ({error}).", path=path) from None
     table = Table(path)
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-    for name, rows in splits.items():
-        table.add(enumerate(rows, start=1), SPLIT_NAMES.get(str(name), "train"), f"row of '{name}'")
+    named = _splits_of([str(name) for name in splits], path)
+    for split, (name, rows) in zip(named, splits.items(), strict=True):
+        table.add(enumerate(rows, start=1), split, f"row of '{name}'")
     return table.dataset(skip_malformed)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from vectune.chunking import Chunker
 from vectune.config import Config
 from vectune.corpus import read_corpus, write_corpus
-from vectune.dataset import RetrievalDataset
+from vectune.dataset import Qrels, RetrievalDataset
 from vectune.documents import Skipped, read_documents
 from vectune.duplicates import Duplicates, drop_duplicate_chunks, drop_duplicates
 from vectune.embedders.factory import open_embedder
@@ -101,6 +101,9 @@ def write_queries(chunks: Path, target: Path, config: Config, progress: Progress
             fresh = set(one.chunk_ids) - asked
             asked |= fresh
             task.advance(len(fresh))
+    # An LLM's answers come in another order each time, and what was answered before comes first.
+    place = {chunk.id: number for number, chunk in enumerate(drawn)}
+    written.sort(key=lambda one: [place[chunk] for chunk in one.chunk_ids])
     base = open_embedder(config.model, config.models, progress=progress) if config.filters.consistency else None
     kept, filters = filter_queries(written, corpus, config.filters, base, progress)
     _write_written(target, kept)
@@ -166,10 +169,13 @@ def write_dataset(chunks: Path, queries: Path, target: Path, config: Config, fac
         facts: kept in dataset.json: what was skipped, filtered and left out on the way.
     """
     corpus = read_corpus(chunks)
-    written = [_read_query(line) for line in queries.read_text(encoding="utf-8").splitlines()]
+    with queries.open(encoding="utf-8") as file:
+        written = list(map(_read_query, file))
     if not written:
         raise DatasetError(*_no_query(facts))
-    judged = {one.query.id: {chunk: 1 for chunk in one.chunk_ids} for one in written}
+    judged: Qrels = {}
+    for one in written:  # the same query stands there for several chunks where the filter of duplicates is off
+        judged.setdefault(one.query.id, {}).update(dict.fromkeys(one.chunk_ids, 1))
     splits = split_by_document(corpus, judged, config.split)
     info = {
         "name": target.resolve().parent.name if target.name == "dataset" else target.name,

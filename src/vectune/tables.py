@@ -6,7 +6,7 @@ score 0 join the corpus, where mining finds them. Rows may come from CSV, JSONL,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,12 @@ class Table:
         Raises:
             DatasetError: there is no column for the query or for its text.
         """
-        columns: dict[str, str] | None = None
+        known: dict[tuple[str, ...], dict[str, str]] = {}
         for number, row in rows:
-            if columns is None:
-                columns = guess_columns(list(row), self.path)
+            names = tuple(row)
+            if names not in known:  # rows of a JSONL file need not have the same keys
+                known[names] = match_columns(names) if known else guess_columns(names, self.path)
+            columns = known[names]
             try:
                 self._add_row({name: row.get(column) for name, column in columns.items()}, row, split)
             except ValueError as problem:
@@ -133,18 +135,24 @@ class Table:
         return chunk
 
 
-def guess_columns(names: list[str], path: Path) -> dict[str, str]:
-    """What each known thing is called here.
-
-    Raises:
-        DatasetError: no column looks like the query, or none like its text.
-    """
+def match_columns(names: Sequence[str]) -> dict[str, str]:
+    """What each known thing is called here; things without a column are absent."""
     folded = {name.strip().lower().replace(" ", "_"): name for name in reversed(names) if isinstance(name, str)}
     found = {}
     for thing, synonyms in SYNONYMS.items():
         match = next((folded[name] for name in synonyms if name in folded), None)
         if match is not None:
             found[thing] = match
+    return found
+
+
+def guess_columns(names: Sequence[str], path: Path) -> dict[str, str]:
+    """``match_columns``, for a table.
+
+    Raises:
+        DatasetError: no column looks like the query, or none like its text.
+    """
+    found = match_columns(names)
     for thing, words in (("query", "queries"), ("positive", "relevant texts")):
         if thing not in found:
             raise DatasetError(

@@ -46,6 +46,15 @@ def test_round_trip(folder: Path, tmp_path: Path) -> None:
     assert len(RetrievalDataset.read(folder).queries) == 3
 
 
+def test_a_csv_in_the_dataset_folder_outlives_its_import(folder: Path) -> None:
+    table = folder / "q.csv"
+    vectune(folder, "--export", table)
+    edited = table.read_text(encoding="utf-8-sig").replace("q0,train,keep", "q0,train,drop")
+    table.write_text(edited, encoding="utf-8")
+    assert "3 kept, 0 reworded, 1 dropped" in vectune(folder, "--import", table)
+    assert table.read_text(encoding="utf-8") == edited
+
+
 def test_foreign_folder_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     vectune(folder, "--export", tmp_path / "q.csv")
     (folder / "dataset.json").unlink()
