@@ -339,7 +339,7 @@ def read_queries(path: str | Path) -> list[Query]:
         texts = [str(_query_cell(row, path)).strip() for _, row in _rows(path, Table(path))]
     else:
         with _utf8(path):
-            texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+            texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     found = list({query.id: query for query in (Query(text, "log") for text in texts if text)}.values())
     if not found:
         raise DatasetError("holds no query.", path=path)
