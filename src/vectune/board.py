@@ -33,7 +33,7 @@ from typing import Any
 
 from vectune.errors import InputError, UsageError
 from vectune.metrics import mean
-from vectune.runs import Json, writing
+from vectune.runs import Json, write_json
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,7 @@ class Board:
 
     def write(self, path: Path) -> None:
         """Write ``board.json``, whole or not at all; compact: indented, the rankings are thrice as long."""
-        with writing(path) as beside:
-            text = json.dumps(self.to_json(), ensure_ascii=False) + "\n"
-            beside.write_bytes(text.encode("utf-8", "backslashreplace"))
+        write_json(path, self.to_json(), indent=None)
 
     @classmethod
     def read(cls, path: str | Path) -> Board:

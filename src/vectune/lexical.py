@@ -110,11 +110,13 @@ def language_of(texts: Iterable[str], language: str | None) -> tuple[Iterable[st
         return texts, language
     from vectune.queries.language import main_language
 
-    if not isinstance(texts, Sequence):
+    if isinstance(texts, Sequence):
+        sample = texts
+    else:
         coming = iter(texts)
         sample = list(islice(coming, 200))
         texts = chain(sample, coming)
-    found = main_language(texts if isinstance(texts, Sequence) else sample) or "en"
+    found = main_language(sample) or "en"
     return texts, found if found in LANGUAGES else None
 
 

@@ -197,7 +197,8 @@ def curve(
     from vectune.curve import WHOLE, learning_curve
     from vectune.training.methods import tune_with
 
-    check_curve(dataset, config)
+    opened = opened_dataset(dataset)
+    check_curve(opened, config)
     options = config.seeded().tune
     with TemporaryDirectory() as folder:
 
@@ -206,7 +207,6 @@ def curve(
                 return str(whole)
             return str(tune_with(part, Path(folder) / name, options, progress, models=config.models).path)
 
-        opened = opened_dataset(dataset)
         return learning_curve(opened, options.model, tuned, seed=config.seed, progress=progress, settings=config.models)
 
 

@@ -182,7 +182,7 @@ def save_retriever(
     name = parse_name(row.name)
     weight = float(row.details.get("weight", 0.0 if name.model else 1.0))
     kind = "bm25" if weight == 1 else "dense" if weight == 0 else "hybrid"
-    language = "en" if kind == "dense" else row.details["language"]  # without BM25 there is nothing to stem
+    language = None if kind == "dense" else row.details["language"]  # without BM25 there is nothing to stem
     encoded = EncodedDataset(dataset, language=language, cache=cache, progress=progress, settings=settings)
     facts: Json = {"vectune": __version__, "kind": kind, "weight": weight, "model": None, "bm25": None}
     with writing(target) as beside:

@@ -101,10 +101,10 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Write JSON so that the file is whole or absent."""
     with writing(path) as beside:
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
         beside.write_bytes(text.encode("utf-8", "backslashreplace"))  # half an emoji is JSON's escape again
 
 

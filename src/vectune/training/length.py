@@ -41,17 +41,18 @@ class Reach:
         return (
             f"{self.lost:.0%} of the text lies beyond the {self.own} tokens that the model is set to read, so the "
             f"tuned model reads {self.now}: embedding a text may take {self.now / self.own:g} times as long. Set "
-            f"max_length to {self.own} to keep the setting. On dev the untuned model has {after:.3f} reading "
-            f"{self.now}, {before:.3f} reading {self.own}."
+            f"max_length to {self.own} to keep the setting. {self._untuned(before, after)}"
         )
 
     def given_up(self, before: float, after: float) -> str:
         """What it means where the untuned model is kept after all; arguments as for ``note``."""
         return (
             f"The model reads {self.own} tokens, as it is set, and {self.lost:.0%} of the text lies beyond. Tuning it "
-            f"to read {self.now} gained nothing; on dev the untuned model has {after:.3f} reading {self.now}, "
-            f"{before:.3f} reading {self.own}. Smaller chunks lose nothing."
+            f"to read {self.now} gained nothing. {self._untuned(before, after)} Smaller chunks lose nothing."
         )
+
+    def _untuned(self, before: float, after: float) -> str:
+        return f"On dev the untuned model has {after:.3f} reading {self.now}, {before:.3f} reading {self.own}."
 
 
 def further(encoder: Encoder, chunks: Sequence[str]) -> Reach | None:
