@@ -28,7 +28,7 @@ def run(
     ] = False,
     general: Annotated[
         str | None,
-        typer.Option(help="A dataset on which nothing may be lost.  [default: documents without queries, if enough]"),
+        typer.Option(help="A dataset on which little may be lost.  [default: documents without queries, if enough]"),
     ] = None,
     most_chunks: MostChunks = None,
     allow_contamination: AllowContamination = False,
