@@ -139,8 +139,8 @@ def save_static(folder: Path, *, seed: int = 0, hidden: int = 32) -> Path:
 
 def _save(folder: Path, transformer: Any, tokenizer: Any, *, pooling: str, prompts: dict[str, str]) -> Path:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
     bare = folder.with_name(f"{folder.name}-bare")  # Transformer loads from a folder only
     transformer.save_pretrained(bare)

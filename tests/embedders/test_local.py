@@ -222,6 +222,35 @@ def test_the_fingerprint_of_a_model_without_routes_is_that_of_earlier_versions(t
     assert model_fingerprint(model, {}) == digest.hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "same"),
+    [
+        ("use_cache", True, True),  # its default changed with transformers 5
+        ("top_k", 50, True),  # written out by transformers 4 alone
+        ("hidden_dropout_prob", 0.3, True),
+        ("hidden_act", "relu", False),
+        ("layer_norm_eps", 1e-3, False),
+        ("num_attention_heads", 2, False),
+    ],
+)
+def test_settings_count_where_vectors_depend_on_them(
+    tiny_bert: Path, tmp_path: Path, key: str, value: Any, same: bool
+) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "edited")
+    file = tmp_path / "edited" / "config.json"
+    config = json.loads(file.read_text())
+    assert config.get(key) != value
+    file.write_text(json.dumps({**config, key: value}))
+    found = {LocalEmbedder(str(folder)).fingerprint for folder in (tiny_bert, tmp_path / "edited")}
+    assert len(found) == (1 if same else 2)
+
+
+def test_the_default_models_fingerprint_outlives_upgrades() -> None:
+    """The same with sentence-transformers 5.4 and transformers 4.57: indexes and adapters would not open otherwise."""
+    expected = "042e813f65893eda621059000c8301c456fde2815162fa6b2c121b1b4edc1a35"
+    assert LocalEmbedder(names.DEFAULT_MODEL, FP32).fingerprint == expected
+
+
 def test_an_edited_folder_has_another_fingerprint(tiny_bert: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_bert, tmp_path / "edited")
     before = LocalEmbedder(str(tmp_path / "edited")).fingerprint

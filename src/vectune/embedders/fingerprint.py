@@ -1,7 +1,8 @@
 """The fingerprint of a local model: a hash of all that its vectors depend on.
 
 It is taken from the loaded model, not from its files: saving a model again, moving its folder or loading it in memory
-leaves it as it is, and whatever changes a vector changes it.
+leaves it as it is, and whatever changes a vector changes it. Another version of transformers or of
+sentence-transformers leaves it, too: an index, an adapter and a cache of vectors outlive an upgrade.
 """
 
 from __future__ import annotations
@@ -20,8 +21,20 @@ from sentence_transformers.base.modules import Module
 from vectune.errors import VectuneError
 from vectune.runs import cache_folder, hash_files, hash_of, versions, write_json
 
-# Facts about where a model came from and how it was saved, not about its vectors.
-PROVENANCE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "tokenizer_class")
+# Settings that no vector depends on: where a model came from, how it was saved, how it is trained, what it returns, how
+# it generates, and how the libraries pass values around.
+SILENT_KEYS = frozenset(
+    """
+_name_or_path transformers_version dtype torch_dtype architectures tokenizer_class auto_map _attn_implementation
+initializer_range initializer_factor problem_type id2label label2id num_labels gradient_checkpointing torchscript
+use_cache return_dict output_hidden_states output_attentions chunk_size_feed_forward tie_word_embeddings pruned_heads
+pad_token_id bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
+modality_config message_format module_input_name module_output_name unpad_inputs transformer_task
+""".split()
+)
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+SCHEME = 2  # of what is hashed: hashes kept by an earlier version are not taken
+DROPOUT = "dropout"  # part of the names of settings that are read while training alone
 
 
 def model_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], dimensions: int | None = None) -> str:
@@ -53,9 +66,7 @@ def kept_fingerprint(model: SentenceTransformer, prompts: Mapping[str, str], dim
     if not files:
         return model_fingerprint(model, prompts, dimensions)
     dimensions = dimensions or model.truncate_dim
-    facts: list[Any] = [hash_files(files), dict(prompts), str(model.max_seq_length), dimensions, versions()]
-    if inner := [name for name, _ in _inner_modules(model)]:  # a hash kept by an earlier version did not see them
-        facts.append(inner)
+    facts: list[Any] = [SCHEME, hash_files(files), dict(prompts), str(model.max_seq_length), dimensions, versions()]
     kept = cache_folder() / "fingerprints" / f"{hash_of(facts)[:32]}.json"
     try:
         return str(json.loads(kept.read_text(encoding="utf-8"))["fingerprint"])
@@ -86,12 +97,37 @@ def _bytes(tensor: torch.Tensor) -> Any:
 
 
 def _config(module: Any) -> Any:
-    """A module's settings, and the transformer's config where there is one."""
-    own = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    """A module's settings, and the transformer's config where there is one, as far as vectors depend on them."""
+    own = _telling(module.get_config_dict()) if hasattr(module, "get_config_dict") else {}
     config: Any = getattr(module, "config", None)
-    if hasattr(config, "to_dict"):
-        own = {**own, "config": {key: value for key, value in config.to_dict().items() if key not in PROVENANCE}}
-    return own
+    return {**own, "config": _chosen(config)} if hasattr(config, "to_dict") else own
+
+
+def _chosen(config: Any) -> dict[str, Any]:
+    """The sizes, and what is not as the class has it for these sizes.
+
+    Versions of a library differ in which of the others they write out, and what the class does not know, no code reads.
+    """
+    sizes = {name: getattr(config, name) for name in SIZES if hasattr(config, name)}
+    told = _telling(config.to_dict())
+    try:
+        usual = _telling(type(config)(**sizes).to_dict())
+    except Exception:  # a class that comes with a model may want other arguments
+        return told
+    return {**{key: value for key, value in told.items() if key in usual and value != usual[key]}, **sizes}
+
+
+def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what no vector depends on; settings of rotary positions one by one, as older versions have them."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in SILENT_KEYS or DROPOUT in str(key):
+            continue
+        if isinstance(value, Mapping) and str(key).startswith("rope_"):
+            found |= _telling(value)
+        else:
+            found[key] = _telling(value) if isinstance(value, Mapping) else value
+    return found
 
 
 def _tokenizer_state(tokenizer: Any) -> str:
