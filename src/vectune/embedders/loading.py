@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from vectune.embedders.models import check_task, check_weights, local_folder
+from vectune.embedders.models import TRUST_HINT, check_code, check_task, check_weights, local_folder
 from vectune.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Weights that an encoder's vectors do not pass through; many published models lack them.
 UNUSED = ("pooler.", "position_ids", "lm_head", "cls.predictions")
-TRUST_HINT = "Read that code first; then pass --trust-remote-code (EmbedOptions(trust_remote_code=True))."
 
 
 def load_model(name: str, *, device: str = "auto", trust_remote_code: bool = False) -> SentenceTransformer:
@@ -38,6 +37,8 @@ def load_model(name: str, *, device: str = "auto", trust_remote_code: bool = Fal
     """
     folder = local_folder(name)
     check_weights(folder, name)
+    if not trust_remote_code:
+        check_code(folder, name)
     check_task(folder, name)
     reports: list[str] = []
     with _loading_reports(reports), _translated(name, reports):
@@ -71,6 +72,8 @@ def load_cross_encoder(name: str, *, trust_remote_code: bool = False) -> CrossEn
 
     folder = local_folder(name)
     check_weights(folder, name)
+    if not trust_remote_code:
+        check_code(folder, name)
     reports: list[str] = []
     with _loading_reports(reports), _translated(name, reports):
         model: CrossEncoder = CrossEncoder(

@@ -152,6 +152,7 @@ def local_folder(name: str) -> Path:
 
 
 OTHER_FORMATS = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.gguf", "*.tflite"]
+TRUST_HINT = "Read that code first; then pass --trust-remote-code (EmbedOptions(trust_remote_code=True))."
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 OTHER_FOLDERS = ["onnx/*", "openvino/*", "coreml/*", "original/*"]
 OFFLINE_HINT = (
@@ -240,3 +241,22 @@ def check_weights(folder: Path, name: str) -> None:
             )
     if not any(file.suffix == ".safetensors" for file in files):
         raise ModelError(f"{name}: the folder holds no weights (*.safetensors).")
+
+
+def check_code(folder: Path, name: str) -> None:
+    """Refuse a model with modules whose code is in its own folder, or that name code on the hub.
+
+    sentence-transformers before 6 runs such code of any local folder, whether it is trusted or not.
+
+    Raises:
+        ModelError: names the module.
+    """
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        types = [str(module["type"]) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # without modules.json there is no module of its own; a damaged one is told when it is loaded
+    for kind in types:
+        file = f"{kind.partition('.')[0]}.py"
+        if "--" in kind or (not kind.startswith("sentence_transformers.") and (folder / file).exists()):
+            raise ModelError(f"{name}: the model brings Python code of its own ({kind}), which is not run.", TRUST_HINT)
