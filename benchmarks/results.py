@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--tools", type=_list, default=tuple(TOOLS))
     parser.add_argument("--time-limit", type=float, default=20.0, help="minutes that one training may take")
     parser.add_argument("--peers-python", type=Path, help="an interpreter that has peers/requirements.txt already")
-    parser.add_argument("--no-others", action="store_true", help="do not score seed 0 on the other sets")
+    parser.add_argument("--no-others", action="store_true", help="do not score seed 0 on the sets it was not tuned on")
     parser.add_argument("--again", choices=tuple(AGAIN), help="repeat jobs that are there")
     parser.add_argument("--render", action="store_true", help="write the pages from what is there")
     given = parser.parse_args()
@@ -270,7 +270,7 @@ def work(job: Job, given: argparse.Namespace, peers: Path | None) -> dict[str, A
     started = _started(job, given)
     if "state" in started:
         return started
-    others = [] if given.no_others or job.seed else [s for s in given.sets if s != job.set]
+    others = [] if given.no_others or job.seed else [s for s in SETS if s != job.set and (given.data / s).is_dir()]
     spec = {**asdict(job), **settings, "settings": settings, "data": str(given.data.resolve()),
             "peer": tool.peer, "whole": tool.whole, "trains": tool.trains,
             "tuned": started.get("model"), "out": str(folder / "model"),
