@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
+PYTEST := python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: setup demo test check docs clean
+.PHONY: setup demo test test-oldest check docs clean
 
 setup: $(READY)
 
@@ -18,7 +20,12 @@ demo: setup  ## documents of the standard library → tuned model, board, report
 	$(BIN)/vectune run demo/output/documents --out demo/output/run --config demo/demo.toml
 
 test: setup  ## the whole test suite, on all cores; no network, no GPU
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	$(BIN)/$(PYTEST)
+
+test-oldest:  ## the suite with the lowest versions that pyproject.toml allows; torch's is 3 GB of CUDA packages
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable '.[offline]' hypothesis pytest-xdist
+	$(OLDEST)/bin/$(PYTEST) -W ignore --ignore tests/integrations --ignore tests/test_docs.py
 
 check: setup  ## style, types, layers
 	$(BIN)/ruff format --check .
@@ -29,4 +36,4 @@ docs: setup  ## the site, in site/; a broken link or an unknown name fails (with
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## all that the other targets made
-	rm -rf $(VENV) demo/output build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) demo/output build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
