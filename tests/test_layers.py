@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "src" / "vectune"
 
 # Level by first part of the module's name; a module that is missing here fails the test.
 LEVELS = {
-    0: {"errors", "records", "protocols", "progress", "runs"},
+    0: {"errors", "records", "protocols", "progress", "locks", "runs"},
     1: {
         "dataset", "documents", "extraction", "headings", "pages", "workers", "tokens", "chunking", "bands",
         "duplicates", "queries", "tables", "formats", "splits", "negatives", "embedders", "adapters", "blend", "tail",

@@ -7,7 +7,6 @@ stage's key: a hash of its options and inputs. A stage whose manifest has the sa
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import hashlib
 import json
@@ -16,12 +15,13 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vectune.errors import OutputError, StorageError
+from vectune.locks import LOCKS, try_to_hold
 
 Json = dict[str, Any]
 Decided = TypeVar("Decided")
@@ -169,12 +169,10 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{folder}: another vectune is at work here.", "Wait for it, or stop it.") from None
+        file = (folder / ".lock").open("w") if LOCKS else None  # Windows removes no folder with an open file in it
+    with file or nullcontext():
+        if file and not try_to_hold(file):
+            raise OutputError(f"{folder}: another vectune is at work here.", "Wait for it, or stop it.")
         yield
 
 

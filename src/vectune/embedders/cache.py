@@ -22,23 +22,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vectune.embedders.models import behind_api
 from vectune.errors import InputError, ModelError, OutputError, StorageError
+from vectune.locks import LOCKS, hold, try_to_hold
 from vectune.runs import cache_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
     from vectune.protocols import Vectors
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there the file system itself keeps open files from being removed
-    fcntl = None
 
 GIB = 1 << 30
 BLOCK = 8192  # texts looked up in one query, and rows written in one transaction
@@ -440,8 +435,8 @@ def prune(
 def remove_cached(key: str, root: Path | None = None) -> bool:
     """Remove one fingerprint's vectors; False when a process is using them."""
     folder = (root or vectors_folder()) / key
-    claim = None if fcntl is None else _claim(folder)
-    if claim is None and fcntl is not None:
+    claim = _claim(folder) if LOCKS else None  # elsewhere the file system keeps open files from being removed
+    if claim is None and LOCKS:
         return False
     shutil.rmtree(folder, ignore_errors=True)
     if claim is not None:
@@ -503,10 +498,10 @@ def _enter(folder: Path) -> IO[str] | None:
     """Make the folder and hold it against removal until the file is closed or the process ends."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        if fcntl is None:
+        if not LOCKS:
             return None
         file = (folder / "lock").open("a")
-        fcntl.flock(file, fcntl.LOCK_SH)
+        hold(file, shared=True)
         try:
             if os.path.samestat(os.fstat(file.fileno()), (folder / "lock").stat()):
                 return file
@@ -528,8 +523,9 @@ def _claim(folder: Path) -> IO[str] | None:
     except OSError:
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
+        if try_to_hold(file):
+            return file
+    except OSError:  # a file system without locks
+        pass
+    file.close()
+    return None

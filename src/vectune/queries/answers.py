@@ -7,7 +7,6 @@ for; the kernel drops the lock when the process dies, so the claims of a killed 
 from __future__ import annotations
 
 import sqlite3
-import sys
 import threading
 import time
 import uuid
@@ -19,10 +18,8 @@ from typing import IO
 
 from vectune.characters import whole
 from vectune.errors import StorageError
+from vectune.locks import LOCKS, hold, try_to_hold
 from vectune.runs import cache_folder, storage_errors
-
-if sys.platform != "win32":  # there, claims of other processes are not respected; the store itself is as safe
-    import fcntl
 
 _BLOCK = 500  # keys in one statement; SQLite allows 999 variables in old versions
 _TABLES = """
@@ -209,8 +206,7 @@ class Answers:
         owner = uuid.uuid4().hex[:12]
         with storage_errors(self.path):
             file = self._owner_path(owner).open("wb")
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
+        hold(file)
         return file, owner
 
     def _give_up_ownership(self) -> None:
@@ -221,15 +217,14 @@ class Answers:
         return self.path.with_name(f".{self.path.name}.{owner}.owner")
 
     def _is_alive(self, owner: str) -> bool:
-        if sys.platform == "win32":
-            return False
         path = self._owner_path(owner)
         try:
             with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+                if not try_to_hold(file):
+                    return True
         except FileNotFoundError:
+            return False
+        if not LOCKS:  # claims of other processes are not respected there; the store itself is as safe
             return False
         path.unlink(missing_ok=True)  # its process is dead
         return False
