@@ -19,10 +19,11 @@ from vectune.errors import InputError
 from vectune.report import write_report
 from vectune.report.changes import cut, rank_label, rank_labels, script_json
 from vectune.report.charts import axis, scatter, smoothed, thinned
+from vectune.report.curves import curves_part
 from vectune.report.learning import _fit
 from vectune.report.material import read_material
 from vectune.report.render import TEMPLATES, chance_text, count_text, gain_text, measure_text, seconds_text
-from vectune.runs import write_json
+from vectune.runs import Json, write_json
 
 # A busy machine is slow, which says nothing about the code.
 PATIENT = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -172,6 +173,29 @@ def test_a_part_is_left_out_where_its_file_is_missing(tmp_path: Path, gone: str)
     assert not lost & ids and ({"board", "queries", "training", "data", "costs", "made"} - lost) <= ids
     links = {str(link["href"])[1:] for link in shown.all("a")}
     assert links <= ids
+
+
+@pytest.mark.parametrize(("kept", "looks", "last_loss"), [(0, 3, 1.03), (1, 4, 0.5)])
+def test_the_curves_are_those_of_the_training_that_was_kept(
+    tmp_path: Path, kept: int, looks: int, last_loss: float
+) -> None:
+    """``auto`` tries two; the first was killed after step 2 and went on from step 1."""
+    values = [{0: 0.4, 1: 0.51, 3: 0.62}, {0: 0.4, 1: 0.45, 2: 0.55, 4: 0.6}]
+    steps = [(0, 1), (0, 2), (0, 0), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]
+    events: list[Json] = []
+    for training, step in [(0, 0), *steps]:
+        if step:
+            loss = 1 + step / 100 if training == 0 else 2 / step
+            events.append({"kind": "train", "step": step, "loss": loss})
+        if step in values[training]:
+            events.append({"kind": "dev", "step": step, "value": values[training][step]})
+    run = make_run(tmp_path / "run")
+    (run / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
+    curve = [[step, value] for step, value in values[kept].items() if step]
+    write_json(run / "model" / "vectune.json", {"kind": "full", "options": {"curve": curve}})
+    loss_drawn, dev_drawn = curves_part(read_material(run))
+    assert (loss_drawn["last"], dev_drawn["count"]) == (pytest.approx(last_loss), looks)
+    assert dev_drawn["last"] == values[kept][max(values[kept])]
 
 
 def test_the_learning_curve_is_drawn_with_its_answer(tmp_path: Path) -> None:

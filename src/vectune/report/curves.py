@@ -13,9 +13,9 @@ Points = list[tuple[float, float]]
 
 def curves_part(material: Material) -> list[Json]:
     """Loss and dev curve, each where it has at least two points."""
-    found = []
+    found, events = [], _of_what_was_kept(material)
     for kind, key, title in (("train", "loss", "Loss while training"), ("dev", "value", "nDCG@10 on dev")):
-        points = _points(material.events, kind, key)
+        points = _points(events, kind, key)
         if len(points) >= 2:
             found.append(_loss(title, points) if kind == "train" else _dev(title, points))
     return found
@@ -40,8 +40,37 @@ def retriever_part(material: Material) -> Json | None:
     }
 
 
+def _of_what_was_kept(material: Material) -> Sequence[Json]:
+    """The events of the training that the artifact is of; of the last one where none or several are."""
+    curve = ((material.artifact or {}).get("options") or {}).get("curve") or []
+    trainings = _trainings(material.events)
+    fitting = [events for events in trainings if _fits(dict(_points(events, "dev", "value")), curve)]
+    return (fitting or trainings)[-1]
+
+
+def _trainings(events: Sequence[Json]) -> list[list[Json]]:
+    """Each begins with a look at dev before its first step; ``auto`` has two, a training that was resumed is one."""
+    found: list[list[Json]] = [[]]
+    for event in events:
+        if event["kind"] == "dev" and event.get("step") == 0:
+            found.append([])
+        elif event["kind"] == "train" and event.get("step", 0) > 1 and len(found) > 1 and not _trained(found[-1]):
+            found.pop()  # the same training goes on, and its first look was only repeated
+        found[-1].append(event)
+    return found
+
+
+def _trained(events: Sequence[Json]) -> bool:
+    return any(event["kind"] == "train" for event in events)
+
+
+def _fits(dev: dict[float, float], curve: Sequence[Sequence[float]]) -> bool:
+    """Whether these are the looks at dev of that curve; events have five decimals."""
+    return bool(curve) and all(abs(dev.get(step, 2.0) - value) < 1e-4 for step, value in curve)
+
+
 def _points(events: Sequence[Json], kind: str, key: str) -> Points:
-    """(step, value) of the last training in events.jsonl: one that was interrupted goes on from a lower step."""
+    """(step, value) of a training: one that was interrupted goes on from a lower step."""
     points: Points = []
     for event in events:
         step, value = event.get("step"), event.get(key)
