@@ -297,7 +297,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_query_logs(tmp_path: Path) -> None:
-    log = read_queries(write(tmp_path / "log.txt", "first query\n\nsecond\nfirst query\n"))
+    log = read_queries(write(tmp_path / "log.txt", "?\nfirst query\n\nsecond\nfirst query\nSecond ?\nsecond\n"))
     assert [query.text for query in log] == ["first query", "second"]
     assert [query.text for query in read_queries(write(tmp_path / "log.csv", "query,count\na,1\nb,2\n"))] == ["a", "b"]
     with pytest.raises(DatasetError, match="holds no query"):

@@ -14,6 +14,11 @@ def whole(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def wording(text: str) -> str:
+    """The text without what makes no other question of it: case, blanks and final punctuation."""
+    return " ".join(text.casefold().split()).rstrip(" ?!.")
+
+
 def words_in(text: str) -> list[str]:
     """Runs of letters, digits and underscores with the marks that belong to them (vowel signs, accents), composed."""
     if text.isascii():

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vectune.characters import wording
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
 from vectune.records import Chunk, Query
@@ -327,7 +328,9 @@ def _need(package: str, purpose: str) -> None:
 
 
 def read_queries(path: str | Path) -> list[Query]:
-    """A query log: a text file with one query a line, or a table with a column of queries. Repeats are dropped.
+    """A query log: a text file with one query a line, or a table with a column of queries.
+
+    Repeats are dropped, also those in another case, with other blanks or another end (two splits may not ask the same).
 
     Raises:
         DatasetError: the file is missing or holds no query.
@@ -340,7 +343,10 @@ def read_queries(path: str | Path) -> list[Query]:
     else:
         with _utf8(path):
             texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    found = list({query.id: query for query in (Query(text, "log") for text in texts if text)}.values())
+    kept: dict[str, str] = {}
+    for text in texts:
+        kept.setdefault(wording(text), text)
+    found = [Query(text, "log") for words, text in kept.items() if words]
     if not found:
         raise DatasetError("holds no query.", path=path)
     return found

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from vectune.characters import wording
 from vectune.lexical import Analyzer
 from vectune.records import Chunk, Query, WrittenQuery, content_id
 from vectune.runs import hash_of
@@ -90,8 +91,8 @@ class ExtractiveWriter:
             seen = {""}
             for style in self._styles(source.rng):
                 text = " ".join(self._forms[style](source).split())
-                if _folded(text) not in seen:
-                    seen.add(_folded(text))
+                if wording(text) not in seen:
+                    seen.add(wording(text))
                     yield WrittenQuery(Query(text, style, self.name), (chunk.id,))
                 if len(seen) > self.options.per_chunk:
                     break
@@ -271,7 +272,3 @@ _FUNCTION_WORDS = frozenset(
     "we you he she i me us them so than from about also more most other some much many very just only can could would "
     "should may might must have has had do does did been being were am".split()
 )
-
-
-def _folded(text: str) -> str:
-    return text.casefold().rstrip(" ?!.")
