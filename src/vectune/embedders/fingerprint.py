@@ -28,7 +28,7 @@ SILENT_KEYS = frozenset(
 _name_or_path transformers_version dtype torch_dtype architectures tokenizer_class auto_map _attn_implementation
 initializer_range initializer_factor problem_type id2label label2id num_labels gradient_checkpointing torchscript
 use_cache return_dict output_hidden_states output_attentions chunk_size_feed_forward tie_word_embeddings pruned_heads
-pad_token_id bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
+bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
 modality_config message_format module_input_name module_output_name unpad_inputs transformer_task
 """.split()
 )
