@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vectune import bulk
+from vectune.characters import wording
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.duplicates import near_duplicate_groups
 from vectune.errors import ContaminationError, DatasetError
@@ -124,8 +125,8 @@ def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most:
     if len(dev) > 2 * wanted:  # each document has so many queries
         drawn = set(sorted(dev, key=lambda query: _draw(query, seed))[:wanted])
         dev = {query: chunks for query, chunks in dev.items() if query in drawn}
-    asked = {_folded(dataset.queries[query].text) for query in dev}
-    rest = {query: chunks for query, chunks in rest.items() if _folded(dataset.queries[query].text) not in asked}
+    asked = {wording(dataset.queries[query].text) for query in dev}
+    rest = {query: chunks for query, chunks in rest.items() if wording(dataset.queries[query].text) not in asked}
     if not dev or not rest:
         raise DatasetError(
             f"the train split of '{dataset.name}' ({len(train)} queries) is too small to cut a dev split from it.",
@@ -354,16 +355,12 @@ def _too_near(chunks: list[str], ours: set[str], theirs: set[str], gap: int) -> 
 
 
 def _shared_queries(dataset: RetrievalDataset, first: str, second: str) -> list[Finding]:
-    known = {_folded(dataset.queries[query].text): query for query in dataset.qrels[first]}
+    known = {wording(dataset.queries[query].text): query for query in dataset.qrels[first]}
     return [
         Finding("query", (first, second), (known[text], query), len(dataset.qrels[second][query]))
         for query in dataset.qrels[second]
-        if (text := _folded(dataset.queries[query].text)) in known
+        if (text := wording(dataset.queries[query].text)) in known
     ]
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(" ?!.")
 
 
 def _shared_duplicates(dataset: RetrievalDataset, threshold: float) -> list[Finding]:

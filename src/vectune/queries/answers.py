@@ -217,14 +217,14 @@ class Answers:
         return self.path.with_name(f".{self.path.name}.{owner}.owner")
 
     def _is_alive(self, owner: str) -> bool:
+        if not LOCKS:  # claims of other processes are not respected there; the store itself is as safe
+            return False
         path = self._owner_path(owner)
         try:
             with path.open("rb") as file:
                 if not try_to_hold(file):
                     return True
         except FileNotFoundError:
-            return False
-        if not LOCKS:  # claims of other processes are not respected there; the store itself is as safe
             return False
         path.unlink(missing_ok=True)  # its process is dead
         return False

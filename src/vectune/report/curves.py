@@ -54,7 +54,7 @@ def _trainings(events: Sequence[Json]) -> list[list[Json]]:
     for event in events:
         if event["kind"] == "dev" and event.get("step") == 0:
             found.append([])
-        elif event["kind"] == "train" and event.get("step", 0) > 1 and len(found) > 1 and not _trained(found[-1]):
+        elif event["kind"] == "train" and event.get("step") != 1 and len(found) > 1 and not _trained(found[-1]):
             found.pop()  # the same training goes on, and its first look was only repeated
         found[-1].append(event)
     return found
