@@ -24,6 +24,9 @@ from vectune.report.learning import _fit
 from vectune.report.material import read_material
 from vectune.report.render import TEMPLATES, chance_text, count_text, gain_text, measure_text, seconds_text
 from vectune.runs import Json, write_json
+from vectune.training import folders, saving
+from vectune.training.options import TuneOptions
+from vectune.training.result import TuneResult
 
 # A busy machine is slow, which says nothing about the code.
 PATIENT = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -175,9 +178,10 @@ def test_a_part_is_left_out_where_its_file_is_missing(tmp_path: Path, gone: str)
     assert links <= ids
 
 
+@pytest.mark.parametrize("tail", [False, True])
 @pytest.mark.parametrize(("kept", "looks", "last_loss"), [(0, 3, 1.03), (1, 4, 0.5)])
 def test_the_curves_are_those_of_the_training_that_was_kept(
-    tmp_path: Path, kept: int, looks: int, last_loss: float
+    tmp_path: Path, kept: int, looks: int, last_loss: float, tail: bool
 ) -> None:
     """``auto`` tries two; the first was killed after step 2 and went on from step 1."""
     values = [{0: 0.4, 1: 0.51, 3: 0.62}, {0: 0.4, 1: 0.45, 2: 0.55, 4: 0.6}]
@@ -192,7 +196,9 @@ def test_the_curves_are_those_of_the_training_that_was_kept(
     run = make_run(tmp_path / "run")
     (run / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
     curve = [[step, value] for step, value in values[kept].items() if step]
-    write_json(run / "model" / "vectune.json", {"kind": "full", "options": {"curve": curve}})
+    result = TuneResult(run / "model", "lora", "base", "f", 0.4, 0.6, {"curve": curve})
+    marker = folders.marker("blend", result) if tail else saving._marker(result, TuneOptions())
+    write_json(run / "model" / "vectune.json", marker)
     loss_drawn, dev_drawn = curves_part(read_material(run))
     assert (loss_drawn["last"], dev_drawn["count"]) == (pytest.approx(last_loss), looks)
     assert dev_drawn["last"] == values[kept][max(values[kept])]

@@ -42,7 +42,9 @@ def retriever_part(material: Material) -> Json | None:
 
 def _of_what_was_kept(material: Material) -> Sequence[Json]:
     """The events of the training that the artifact is of; of the last one where none or several are."""
-    curve = ((material.artifact or {}).get("options") or {}).get("curve") or []
+    marker = material.artifact or {}
+    chosen = marker.get("chosen") or marker.get("options") or {}  # there of what has a tail behind the tuned model
+    curve = chosen.get("curve") or []
     trainings = _trainings(material.events)
     fitting = [events for events in trainings if _fits(dict(_points(events, "dev", "value")), curve)]
     return (fitting or trainings)[-1]
