@@ -129,6 +129,11 @@ def test_too_few_queries_are_a_clear_error() -> None:
         split_by_document(dataset.corpus, dataset.qrels["train"])
     with pytest.raises(DatasetError, match="too small"):
         with_dev(dataset)
+    alike = make_dataset(12)
+    for key in alike.queries:
+        alike.queries[key] = Query("What is it?", id=key)
+    with pytest.raises(DatasetError, match=r"queries, 1 different\) is too small"):
+        with_dev(alike)
     with pytest.raises(DatasetError, match="nothing to train on"):
         split_by_document(dataset.corpus, dataset.qrels["train"], SplitOptions(dev=0.5, test=0.5))
 

@@ -128,8 +128,10 @@ def with_dev(dataset: RetrievalDataset, seed: int = 0, share: float = 0.2, most:
     asked = {wording(dataset.queries[query].text) for query in dev}
     rest = {query: chunks for query, chunks in rest.items() if wording(dataset.queries[query].text) not in asked}
     if not dev or not rest:
+        different = len({wording(dataset.queries[query].text) for query in train})
+        count = f"{len(train)} queries" + f", {different} different" * (different < len(train))
         raise DatasetError(
-            f"the train split of '{dataset.name}' ({len(train)} queries) is too small to cut a dev split from it.",
+            f"the train split of '{dataset.name}' ({count}) is too small to cut a dev split from it.",
             "Add queries, or qrels/dev.tsv.",
         )
     return replace(dataset, qrels={**dataset.qrels, "train": rest, "dev": dev})

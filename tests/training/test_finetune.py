@@ -157,12 +157,14 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("dataset", [IN_MEMORY, ON_DISK])
-def test_two_processes_make_the_steps_of_one(tiny_bert: Path, tmp_path: Path, dataset: str) -> None:
+@pytest.mark.parametrize(("dataset", "count", "batch"), [(IN_MEMORY, 2, 16), (ON_DISK, 2, 16), (IN_MEMORY, 3, 2)])
+def test_several_processes_make_the_steps_of_one(
+    tiny_bert: Path, tmp_path: Path, dataset: str, count: int, batch: int
+) -> None:
     import socket
 
     refresh = 1 if dataset == IN_MEMORY else 0
-    wanted = options(tiny_bert, epochs=1, patience=0, remember=30, refresh=refresh)
+    wanted = options(tiny_bert, epochs=1, patience=0, remember=30, refresh=refresh, batch=batch)
     one = finetune(small_dataset() if dataset == IN_MEMORY else stored_dataset(), tmp_path / "one", wanted)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -170,10 +172,10 @@ def test_two_processes_make_the_steps_of_one(tiny_bert: Path, tmp_path: Path, da
     script = RANK.format(
         tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "two"), dataset=dataset
     )
-    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    env = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [
         subprocess.Popen([sys.executable, "-c", script], env={**env, "RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(2)
+        for rank in range(count)
     ]
     for rank in ranks:
         _, said = rank.communicate(timeout=300)
@@ -280,6 +282,21 @@ def test_lora_is_saved_as_adapter_and_merged(tiny_bert: Path, tmp_path: Path) ->
     base[0].auto_model = PeftModel.from_pretrained(transformer, str(result.path / "adapter"))
     texts = ["how do I heat a lamp", "you can open the garden"]
     assert np.allclose(merged.encode(texts), base.encode(texts), atol=1e-5)
+
+
+def test_low_rank_additions_begin_alike_whatever_has_been_drawn(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draws(device: str) -> bool:
+        torch.randn(3)
+        return False
+
+    wanted = options(tiny_bert, method="lora", epochs=1, precision="auto")
+    found = []
+    for name, measure in (("one", lambda device: False), ("two", draws)):
+        monkeypatch.setattr(opening, "fast_bf16", measure)
+        found.append(weights(finetune(small_dataset(), tmp_path / name, wanted).path))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 @pytest.mark.parametrize("make", ["tiny_decoder", "tiny_static"])
@@ -432,6 +449,30 @@ def test_checkpointed_activations_and_bf16_teach_as_well(tiny_decoder: Path, tmp
     assert rounded.dev_after > rounded.dev_before
 
 
+def test_checkpointed_layers_are_not_packed(tiny_bert: Path, tmp_path: Path) -> None:
+    ran: list[str] = []
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: ran.append(type(module).__name__))
+    try:
+        found = [
+            finetune(small_dataset(), tmp_path / f"{again}", options(tiny_bert, epochs=1, gradient_checkpointing=again))
+            for again in (False, True)
+            if not ran.clear()  # type: ignore[func-returns-value]
+        ]
+    finally:
+        hook.remove()
+    assert "BertLayer" in ran  # a packed transformer calls none
+    assert close(found[0].path, found[1].path, atol=1e-4)
+
+
+def test_remembered_chunks_raise_the_loss_without_diverging(tiny_bert: Path, tmp_path: Path) -> None:
+    wanted = options(tiny_bert, batch=2, negatives=0, rate=1e-6, epochs=2, remember=60)
+    progress = Progress(tmp_path / "events.jsonl", terminal=False)
+    finetune(small_dataset(), tmp_path / "out", wanted, progress)
+    losses = [line["loss"] for line in events(progress, "train")]
+    assert np.mean(losses[-10:]) > 2 * max(losses[0], 1.0)
+    assert len(losses) == events(progress, "train")[-1]["step"] == 56
+
+
 def test_a_loss_that_rises_far_above_its_start_is_diverging() -> None:
     state = State()
     assert not any(state.diverging(loss) for loss in [3.0, 5.0, 2.0, 1.0] * 5)
@@ -513,11 +554,25 @@ def test_a_model_of_two_encoders_is_refused(tiny_bert: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("batch", 0), ("epochs", -1.0), ("temperature", 0.0), ("lora_rank", 0), ("warmup", 1.5), ("rate", 0.0)],
+    [
+        ("batch", 1),
+        ("method", "LORA"),
+        ("precision", "fp16"),
+        ("epochs", -1.0),
+        ("temperature", 0.0),
+        ("lora_rank", 0),
+        ("warmup", 1.5),
+        ("rate", 0.0),
+    ],
 )
-def test_numbers_that_make_no_sense_are_named(name: str, value: float) -> None:
+def test_values_that_make_no_sense_are_named(name: str, value: float | str) -> None:
     with pytest.raises(UsageError, match=rf"tune\.{name}: .*: expected"):
         TuneOptions(**{name: value})  # type: ignore[arg-type]
+
+
+def test_negatives_that_are_not_mined_cannot_be_mined_anew() -> None:
+    with pytest.raises(UsageError, match=r"tune\.refresh: no negatives"):
+        TuneOptions(refresh=2, negatives=0)
 
 
 def test_auto_stops_where_low_rank_gains_nothing(tiny_bert: Path, tmp_path: Path) -> None:
@@ -549,6 +604,30 @@ def test_explain_gives_a_reason_for_everything(tiny_bert: Path) -> None:
     assert {"epochs", "batch", "rate", "negatives", "precision", "dev", "pool"} <= reasons.keys()
     assert reasons["rate"] == ("3e-05", "as asked")
     assert all(why for _, why in reasons.values())
+
+
+def test_explain_tells_the_rates_of_both_methods_that_auto_tries(tiny_bert: Path) -> None:
+    reasons = {what: value for what, value, _ in explain(small_dataset(), TuneOptions(method="auto", batch=64))}
+    assert (reasons["rate"], reasons["rate, all weights"]) == ("0.001", "0.0001")
+
+
+def test_auto_on_disk_keeps_what_a_killed_start_had_finished(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tried = Tuning.into, list[str | None]()
+
+    def into(self: Tuning, out: Path) -> TuneResult:
+        tried.append(self.options.method)
+        if tried == ["lora", "full"]:
+            raise KeyboardInterrupt
+        return real(self, out)
+
+    monkeypatch.setattr(Tuning, "into", into)
+    wanted = options(tiny_bert, method="auto", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(stored_dataset(), tmp_path / "out", wanted)
+    finetune(stored_dataset(), tmp_path / "out", wanted)
+    assert tried == ["lora", "full", "full"]
 
 
 def test_bad_input_is_refused_before_anything_is_written(tiny_bert: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 from tiny_dataset import THINGS, small_dataset, with_chunk
 from vectune.embedders.loading import load_model
+from vectune.evaluation import evaluate
+from vectune.splits import with_dev
 from vectune.training.encoder import Encoder
 from vectune.training.finetune import finetune
 from vectune.training.length import Reach, further
@@ -79,6 +81,22 @@ def test_a_base_that_is_kept_reads_what_it_did(tiny_bert: Path, tmp_path: Path) 
     assert re.match(r"The model reads 16 tokens, as it is set, and \d+% of the text lies beyond\.", result.notes[0])
     assert f"{result.dev_before:.3f} reading 16" in result.notes[0]
     assert SentenceTransformer(str(result.path)).max_seq_length == 16
+
+
+def test_shorter_vectors_of_a_base_that_is_kept_are_told_as_it_reads(tiny_bert: Path, tmp_path: Path) -> None:
+    model = load_model(str(tiny_bert))
+    model.max_seq_length = 16
+    model.save(str(tmp_path / "reads-16"))
+    data, draw = small_dataset(), random.Random(0)
+    for key, chunk in data.corpus.items():
+        data = with_chunk(data, key, text=f"{chunk.text} {' '.join(draw.choices(THINGS, k=16))}")
+    options = TuneOptions(
+        model=str(tmp_path / "reads-16"), precision="fp32", epochs=1, rate=1e-12, batch=16, dimensions=(16,)
+    )
+    result = finetune(data, tmp_path / "out", options)
+    told = result.chosen["dev_by_dimension"][16]
+    board = evaluate(with_dev(data), [f"{result.path}@16"], "dev").rows[0]
+    assert told == pytest.approx(board.measures["nDCG@10"], abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["tiny_static", "tiny_decoder"])

@@ -66,7 +66,7 @@ class World:
         parts = []
         for rank, share in enumerate(shares):
             part = own.detach().clone() if rank == self.rank else own.new_empty(len(share), own.shape[1])
-            if self.size > 1:
+            if self.size > 1 and len(share):
                 dist.broadcast(part, rank)
             parts.append(own if rank == self.rank else part)
         back = torch.from_numpy(np.argsort(np.concatenate(shares), kind="stable"))

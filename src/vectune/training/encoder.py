@@ -69,10 +69,15 @@ class Encoder:
         model: the model; its parameters are what is trained.
         dtype: the type of matrix products; parameters stay in float32.
         piece_tokens: tokens, padding included, that go through the model at a time.
+        checkpoints: whether the transformer computes its layers again in the backward pass.
     """
 
     def __init__(
-        self, model: SentenceTransformer, dtype: torch.dtype = torch.float32, piece_tokens: int = 2048
+        self,
+        model: SentenceTransformer,
+        dtype: torch.dtype = torch.float32,
+        piece_tokens: int = 2048,
+        checkpoints: bool = False,
     ) -> None:
         self.model, self.dtype, self.piece_tokens = model, dtype, piece_tokens
         self.device = model.device
@@ -80,6 +85,7 @@ class Encoder:
         self.padding = _padding(model)
         transformer = getattr(model[0], "auto_model", None)
         packs = self.device.type == "cpu" and not any(_dropouts(model)) and can_pack(transformer)
+        packs = packs and not checkpoints  # a packed transformer has layers of its own, which keep what they computed
         self.packed = PackedBert(transformer, dtype) if packs and transformer is not None else None
         self.token_bytes = _token_bytes(model, dtype, numbers=11 if packs else 23)
 
@@ -144,7 +150,7 @@ class Encoder:
     def vectors(self, texts: Texts, rows: Ints) -> Tensor:
         """Unit vectors of these rows, with gradients where they are enabled; float32 of shape (len(rows), dim)."""
         pieces = list(self.pieces(texts, rows))
-        return in_order([self.piece(texts, rows[piece]) for piece in pieces], pieces)
+        return self.in_order([self.piece(texts, rows[piece]) for piece in pieces], pieces)
 
     def pieces(self, texts: Texts, rows: Ints) -> Iterator[Ints]:
         """Positions within ``rows``, longest texts first, cut so that a piece with its padding fits the budget."""
@@ -187,6 +193,13 @@ class Encoder:
             features = module(features)
         return torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=-1)
 
+    def in_order(self, parts: list[Tensor], pieces: list[Ints]) -> Tensor:
+        """The pieces' vectors in the order of the rows that the pieces were cut from; of no rows, shape (0, dim)."""
+        if not parts:
+            return torch.zeros(0, int(self.model.get_embedding_dimension() or 0), device=self.device)
+        back = np.argsort(np.concatenate(pieces), kind="stable")
+        return torch.cat(parts)[torch.from_numpy(back).to(parts[0].device)]
+
     def embed(self, texts: Texts, rows: Ints | None = None) -> NDArray[np.float32]:
         """Unit vectors without gradients; float32 of shape (rows, dim)."""
         rows = np.arange(len(texts)) if rows is None else rows
@@ -215,12 +228,6 @@ class Encoder:
                 table[mask] = values[where]
                 features[key] = torch.from_numpy(table)
         return features
-
-
-def in_order(parts: list[Tensor], pieces: list[Ints]) -> Tensor:
-    """The pieces' vectors in the order of the rows that the pieces were cut from."""
-    back = np.argsort(np.concatenate(pieces), kind="stable")
-    return torch.cat(parts)[torch.from_numpy(back).to(parts[0].device)]
 
 
 def _token_bytes(model: SentenceTransformer, dtype: torch.dtype, numbers: int) -> int:

@@ -115,9 +115,11 @@ def explain(dataset: RetrievalDataset, options: TuneOptions = TuneOptions()) -> 
     data = TrainingData.of(with_dev(dataset, options.seed))
     static = is_static(options.model)
     settings = _settle(data, options, static)
+    every = _settle(data, dataclasses.replace(options, method="full"), static)
     arithmetic = options.precision if options.precision != "auto" else "bf16" if fast_bf16(_device()) else "fp32"
     return [
         *settings.why,
+        *([("rate, all weights", f"{every.rate:g}", "after LoRA")] * (options.method == "auto")),
         ("precision", arithmetic, "as asked" if options.precision != "auto" else "measured on this machine"),
         *([] if static else [("max_length", *_length(options))]),
         ("dev", f"{len(data.dev_queries)} queries", f"cut by document; {len(data.queries)} queries are left to train"),
@@ -209,6 +211,8 @@ class _Whole:
     @cached_property
     def _key(self) -> str:
         dataset, options = self.plan.dataset, self.plan.options
+        if bulk.is_bulk(dataset):  # judgments on disk have no content to hash, and texts would take hours
+            return hash_of([options.decisive(), TrainingData.of(dataset).key])[:12]
         found = hashlib.blake2b(hash_of([options.decisive(), dataset.qrels]).encode(), digest_size=6)
         for text in (query.text for query in dataset.queries.values()):
             found.update(text.encode("utf-8", "surrogatepass"))
@@ -252,7 +256,8 @@ class Tuning:
             check_lengths(self.options.dimensions, base.dim)
         fingerprint = base.fingerprint  # before the weights change
         with dropout_at(model, self.options.dropout), repeatable():
-            encoder = Encoder(model, torch.bfloat16 if self.options.precision == "bf16" else torch.float32)
+            dtype = torch.bfloat16 if self.options.precision == "bf16" else torch.float32
+            encoder = Encoder(model, dtype, checkpoints=self.options.gradient_checkpointing)
             encoder.fit_pieces(activation_bytes(self.options.memory_gib, encoder.device.type))
             held = general_texts(self.options.anchor_texts)
             ground, settings = self._prepare(encoder, base)
@@ -277,6 +282,8 @@ class Tuning:
             if ground.reach and kept == "base":
                 model.max_seq_length = ground.reach.own
                 notes[0] = ground.reach.given_up(ground.dev_before, ground.dev_reaching)
+                if self.options.dimensions:
+                    loop.read_again(ground.data)
             shorter = _turned(loop, self.options.dimensions) if self.world.first else {}
         result = TuneResult(
             path=out,

@@ -20,9 +20,10 @@ from vectune.progress import Progress, Task
 from vectune.training.anchor import Anchor
 from vectune.training.batches import Batch, Batches
 from vectune.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from vectune.training.data import TrainingData
 from vectune.training.dev import DevSample
 from vectune.training.distributed import ALONE, World
-from vectune.training.encoder import Encoder, Texts, in_order
+from vectune.training.encoder import Encoder, Texts
 from vectune.training.ground import Miner
 from vectune.training.memory import ChunkMemory
 from vectune.training.options import TuneOptions
@@ -191,6 +192,7 @@ class Loop:
         rate = self.schedule.rate_at(self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        further = self.remembered.rise(batch)
         value = self._in_memory(lambda: self._backward(batch))
         if not math.isfinite(value):
             self._stop(f"the loss became {value} at step {self.state.step + 1}; try a lower rate, or fp32")
@@ -204,7 +206,7 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
-        if self.state.diverging(value):
+        if self.state.diverging(value - further):
             first, mean = self.state.losses
             self._stop(f"the loss rose from {first:.2f} to {mean:.2f}; try a lower rate or a longer warmup")
         seconds = time.perf_counter() - started
@@ -259,7 +261,8 @@ class Loop:
     def _backward_from(self, queries: Tensor, chunks: Tensor, batch: Batch) -> float:
         longer, all_chunks = self.remembered.extended(batch, chunks)
         loss = self.loss(queries, all_chunks, longer)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:  # not where others encode all of a small batch
+            loss.backward()  # type: ignore[no-untyped-call]
         self.remembered.add(batch, chunks)
         return loss.item()
 
@@ -269,7 +272,7 @@ class Loop:
         with torch.no_grad():
             for side in sides:
                 parts = [self._piece(side, number, piece) for number, piece in enumerate(side.pieces(self.encoder))]
-                leaves.append(in_order(parts, list(side.pieces(self.encoder))))
+                leaves.append(self.encoder.in_order(parts, list(side.pieces(self.encoder))))
         for leaf in leaves:
             leaf.requires_grad_()
         queries, chunks = (self.world.assembled(leaf, side.shares) for leaf, side in zip(leaves, sides, strict=True))
@@ -297,6 +300,12 @@ class Loop:
         return self.world.from_first(
             self._in_memory(lambda: self.dev.scores(*self.dev_vectors())) if self.world.first else np.zeros(0)
         )
+
+    def read_again(self, data: TrainingData) -> None:
+        """Make the tokens of chunks and dev queries anew, after the model's length has changed."""
+        self.dev_queries = self.encoder.tokenize(data.dev_queries, "query")
+        if isinstance(self.chunks, Texts):  # those on disk are made whenever they are asked for
+            self.chunks = self.encoder.tokenize(data.chunks, "document")
 
     def dev_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Unit vectors of dev's queries and chunks."""

@@ -6,6 +6,7 @@ steps ago still tell a query what to keep away from. They get no gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -56,6 +57,10 @@ class ChunkMemory:
         vectors = self.vectors[torch.from_numpy(np.flatnonzero(kept)).to(self.vectors.device)]
         longer = replace(batch, chunks=np.concatenate([batch.chunks, further]), masked=masked)
         return longer, torch.cat([chunks, vectors])
+
+    def rise(self, batch: Batch) -> float:
+        """By how much the remembered chunks raise the loss of a step, were they as hard as the batch's own."""
+        return math.log1p(len(self.chunks) / len(batch.chunks))
 
     def add(self, batch: Batch, chunks: Tensor) -> None:
         """Remember a step's chunks in place of the oldest.

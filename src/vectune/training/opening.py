@@ -123,6 +123,7 @@ def add_lora(model: SentenceTransformer, options: TuneOptions) -> Any:
     if not hasattr(model[0], "auto_model"):
         raise ModelError(f"{options.model}: LoRA needs a transformer, and this model has none.", "Use --method full.")
     model.requires_grad_(False)
+    torch.manual_seed(options.seed)  # what the additions begin with must not depend on what else has been drawn
     config = LoraConfig(
         r=options.lora_rank,
         lora_alpha=options.lora_alpha or 2 * options.lora_rank,

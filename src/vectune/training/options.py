@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.errors import UsageError
@@ -15,11 +15,12 @@ from vectune.errors import UsageError
 Method = Literal["full", "lora", "auto", "adapter", "query", "blend"]
 Precision = Literal["auto", "fp32", "bf16"]
 BOUNDS = {
-    "seed": (0, inf), "batch": (1, inf), "negatives": (0, inf), "negative_margin": (0, inf), "refresh": (0, inf),
+    "seed": (0, inf), "batch": (2, inf), "negatives": (0, inf), "negative_margin": (0, inf), "refresh": (0, inf),
     "remember": (0, inf), "anchor": (0, inf), "teacher_weight": (0, 1), "dropout": (0, 0.99), "weight_decay": (0, inf),
     "warmup": (0, 1), "memory_gib": (0, inf), "dev_chunks": (1, inf), "checks": (1, inf), "patience": (0, inf),
     "checkpoint_seconds": (0, inf), "lora_rank": (1, inf), "lora_alpha": (1, inf),
 }  # fmt: skip
+CHOICES = {"method": get_args(Method), "precision": get_args(Precision)}
 ABOVE_NOTHING = ("epochs", "rate", "temperature", "max_minutes")
 INDECISIVE = ("memory_gib", "checkpoint_seconds", "track")
 
@@ -114,11 +115,15 @@ class TuneOptions:
     track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check every number.
+        """Check every value.
 
         Raises:
             UsageError: one that makes no sense, with what is allowed.
         """
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise UsageError(f"tune.{name}: '{value}': expected one of {', '.join(choices)}.")
         for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
@@ -128,6 +133,8 @@ class TuneOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"tune.{name}: {value:g}: expected more than 0.")
+        if self.refresh and self.negatives == 0:
+            raise UsageError("tune.refresh: no negatives are mined that could be mined anew.", "Leave out one of both.")
         if self.anchor_texts is not None and not self.anchor:
             raise UsageError("tune.anchor_texts: the anchor has no weight.", "Set tune.anchor too, to 0.1 for example.")
 

@@ -41,13 +41,23 @@ class TrackedProgress(Progress):
             if name not in TRACKERS:
                 raise UsageError(f"There is no tracker '{name}'.", f"Choose from {', '.join(TRACKERS)}.")
         self._trackers = [TRACKERS[name](folder, config) for name in names]
+        self._step = self._before = 0
 
     def event(self, kind: str, **fields: Any) -> None:
         super().event(kind, **fields)
         values = {f"{kind}/{name}": float(fields[name]) for name in LOGGED.get(kind, ()) if name in fields}
-        if values:
-            for tracker in self._trackers:
-                tracker.log(values, int(fields["step"]))
+        if not values:
+            return
+        step = self._onward(int(fields["step"]))
+        for tracker in self._trackers:
+            tracker.log(values, step)
+
+    def _onward(self, step: int) -> int:
+        """Steps of a second training follow the first's: some trackers drop what has a step that is past."""
+        if step < self._step:
+            self._before += self._step
+        self._step = step
+        return self._before + step
 
     def close(self) -> None:
         """Let the trackers write what they hold."""
