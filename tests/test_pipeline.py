@@ -100,6 +100,23 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
     assert run([documents], tmp_path / "run", other).ran == STAGES
 
 
+def test_what_is_written_among_the_documents_is_not_read_as_documents(
+    documents: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VECTUNE_CACHE", str(documents / "cache"))
+    for _ in range(2):
+        dataset = vectune.prepare([documents], documents / "dataset", config)
+        assert {chunk.source for chunk in dataset.corpus.values()} == {f"{topic}.md" for topic in TOPICS}
+    assert "wrote" not in capsys.readouterr().err  # what is being written goes without saying
+    assert run([documents], documents / "run", config).ran == STAGES
+    assert f"are left out (1): {documents / 'dataset'}" in capsys.readouterr().err
+    assert vectune.RetrievalDataset.read(documents / "run" / "dataset").corpus == dataset.corpus
+    assert run([documents], documents / "run", config).ran == ()
+    assert vectune.prepare([documents], tmp_path / "other", config).corpus == dataset.corpus
+    with pytest.raises(DocumentError, match="no files to read"):
+        vectune.prepare([documents / "run"], tmp_path / "none", config)
+
+
 @pytest.mark.parametrize(
     "said", [{}, {"log": "queries.txt"}, {"llm": "gpt"}, {"tune.keep_index": True}, {"tune.method": "full"}]
 )

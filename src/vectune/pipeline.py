@@ -30,6 +30,7 @@ from vectune.progress import SILENT, Progress
 from vectune.runs import (
     Json,
     RunFolder,
+    cache_folder,
     check_output,
     hash_files,
     hash_of,
@@ -352,9 +353,10 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
         facts = {**folder.summary("chunks"), **folder.summary("queries")}
         return stages.write_dataset(chunks, queries, target, config, facts)
 
+    outputs = (folder.path, target, cache_folder())  # they may lie among the documents
     reading = (
         __version__,
-        input_files(paths, config),
+        input_files(paths, config, outputs),
         config.model,
         config.documents,
         config.chunks,
@@ -365,7 +367,7 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
     writer = stages.writer_key(config)
     writing = (config.llm, config.queries, config.llm_queries, config.filters, config.most_chunks, log, writer)
     return [
-        Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress)),
+        Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress, outputs)),
         Step(
             "queries",
             queries,
@@ -532,9 +534,11 @@ def tell_other_inputs(run: Path, paths: Paths, progress: Progress) -> None:
         progress.warn(f"{run} was about {', '.join(before)}; what it holds is made anew for {', '.join(now)}.")
 
 
-def input_files(paths: Paths, config: Config) -> str:
+def input_files(paths: Paths, config: Config, outputs: Sequence[Path]) -> str:
     """Changes when a file that would be read does: what a repeated run compares."""
-    return hash_files(found.path for found in find_files(paths, config.documents, []))
+    if config.ignore_labels:
+        return hash_files(file for path in paths for file in sorted(Path(path).glob("*")) if file.is_file())
+    return hash_files(found.path for found in find_files(paths, config.documents, [], outputs, []))
 
 
 def write_run_file(run: Path, paths: Paths, config: Config) -> None:

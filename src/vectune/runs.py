@@ -160,6 +160,29 @@ def check_output(path: Path, marker: str) -> None:
             raise OutputError(f"{path} is not empty and holds no {marker}: vectune did not write it.")
 
 
+# A file that marks what vectune wrote, what it says in ours alone (other programs have a run.json, too), and what it
+# stands beside.
+_MARKS = (
+    ("run.json", {"vectune", "inputs"}, "."),
+    ("dataset.json", {"counts"}, "corpus.jsonl"),
+    ("vectune.json", {"vectune", "base"}, "."),
+    ("retriever.json", {"corpus", "kind"}, "."),
+)
+
+
+def is_own(folder: Path) -> bool:
+    """Whether vectune wrote a folder: a run, a dataset, an artifact or a retriever."""
+    return any(said <= _names(folder / name) and (folder / beside).exists() for name, said, beside in _MARKS)
+
+
+def _names(file: Path) -> set[str]:
+    """The names in a JSON object; none where the file is missing or holds something else."""
+    try:
+        return set(dict(json.loads(file.read_bytes())))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return set()
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the lock goes when the process does, also by SIGKILL.
