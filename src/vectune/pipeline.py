@@ -293,14 +293,16 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     with held(target):
         if (target / "run.json").exists():
             tell_other_inputs(target, paths, progress)
-        else:
+        else:  # the marker, without which a killed start could not go on
             write_run_file(target, paths, config)
         folder = RunFolder(target)
         steps = [
             *preparing(folder, paths, target / "dataset", config, progress),
             *proving(target, config, progress),
         ]
-        seconds = go(folder, steps, progress, before=lambda: write_run_file(target, paths, config))
+        seconds = go(folder, steps, progress, lambda: write_run_file(target, paths, config))
+        if run_file(target).get("config") != json.loads(json.dumps(config.to_json())):
+            write_run_file(target, paths, config)  # options that no stage depends on, or a kill after the first stage
     return RunResult(target, tuple(seconds), seconds, target / "report.html")
 
 
@@ -429,7 +431,14 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
             labels=(dataset,),
         ),
         *([Step("blend", blend, (), write_blend)] if unlabelled else []),
-        Step("evaluate", board, (config.evaluate, config.verdict, config.general), write_board, labels=general),
+        Step(
+            "evaluate",
+            board,
+            (config.evaluate, config.verdict, config.general),
+            write_board,
+            lambda: check_general(config.general),
+            labels=general,
+        ),
         Step("retriever", run / "retriever", (), write_retriever),
         *([Step("curve", run / "curve.json", (), write_curve)] if config.curve else []),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
@@ -468,9 +477,13 @@ def _of_a_blend(tune: TuneOptions) -> TuneOptions:
 
 
 def go(
-    folder: RunFolder, steps: list[Step], progress: Progress, before: Callable[[], None] = lambda: None
+    folder: RunFolder, steps: list[Step], progress: Progress, begun: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Do the steps that are not done, in order, after ``before`` if there is any; returns the seconds of each."""
+    """Do the steps that are not done, in order; returns the seconds of each.
+
+    ``begun`` is called before the second of them, when the first has shown that the options can be used, and always
+    before the last of all, which tells about the others.
+    """
     key, ran = "", dict[str, float]()
     for place, step in enumerate(steps):
         key = hash_of([key, [repr(value) for value in step.depends], *map(labels_hash, step.labels)])
@@ -479,7 +492,8 @@ def go(
             if not ran:
                 for later in steps[place:]:
                     later.check()  # before anything is paid for
-                before()
+            if len(ran) == 1 or (not ran and step is steps[-1]):
+                begun()
             progress.milestone(f"{step.name} …")
             progress.event("stage", name=step.name, state="started")
             stage = folder.stage(step.name, key, step.work)
@@ -510,6 +524,16 @@ def check_inputs(paths: Paths, ignore_labels: bool = False) -> None:
             )
 
 
+def check_general(general: str | None) -> None:
+    """Refuse a general set that cannot be scored: reading, queries and tuning come before.
+
+    Raises:
+        DatasetError: it is missing or broken, or has no test split.
+    """
+    if general is not None:
+        open_dataset(general).split("test")
+
+
 def check_unedited(target: Path) -> None:
     """Refuse to replace a dataset that a person has edited.
 
@@ -526,11 +550,8 @@ def check_unedited(target: Path) -> None:
 
 def tell_other_inputs(run: Path, paths: Paths, progress: Progress) -> None:
     """Warn where a run directory is about other documents: they are read in the place of those."""
-    try:
-        before = json.loads((run / "run.json").read_text(encoding="utf-8"))["inputs"]
-    except (ValueError, KeyError, TypeError):
-        return
-    if before != (now := [str(path) for path in paths]):
+    before = run_file(run).get("inputs")
+    if before and before != (now := [str(path) for path in paths]):
         progress.warn(f"{run} was about {', '.join(before)}; what it holds is made anew for {', '.join(now)}.")
 
 
@@ -539,6 +560,14 @@ def input_files(paths: Paths, config: Config, outputs: Sequence[Path]) -> str:
     if config.ignore_labels:
         return hash_files(file for path in paths for file in sorted(Path(path).glob("*")) if file.is_file())
     return hash_files(found.path for found in find_files(paths, config.documents, [], outputs, []))
+
+
+def run_file(run: Path) -> Json:
+    """run.json as it is; empty where it is broken."""
+    try:
+        return dict(json.loads((run / "run.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return {}
 
 
 def write_run_file(run: Path, paths: Paths, config: Config) -> None:
