@@ -44,7 +44,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
         no_place = error.errno == errno.ENOENT and Path(str(error.filename)).parent == path.parent  # as in /proc
-        if no_place or error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if no_place or error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
             raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
         raise
 
@@ -151,6 +151,8 @@ def check_output(path: Path, marker: str) -> None:
     """
     if path.name in ("", ".."):
         raise OutputError(f"{path} has no name of its own.", "Name the folder to write.")
+    with storage_errors(path):
+        path.exists()  # a name may be too long to ask
     if path.is_symlink() and not path.exists():
         raise OutputError(f"{path} is a broken symbolic link.")
     if path.exists() and not path.is_dir():
@@ -225,7 +227,8 @@ def held(folder: Path) -> Iterator[None]:
 
     It stays where it was there, empty, before; and another process's folder is not touched.
     """
-    made = not folder.is_dir() or any(folder.iterdir())
+    with storage_errors(folder):
+        made = not folder.is_dir() or any(folder.iterdir())
     with locked(folder):
         try:
             yield
