@@ -180,7 +180,11 @@ def test_a_stage_must_have_ended_before_the_run_is_told_to_be_another(tmp_path: 
         raise ModelError("mistyped")
 
     def step(name: str, work: Callable[[], Json] | None = None) -> Step:
-        return Step(name, tmp_path, (name,), work or (lambda: {"done": done.append(name)}))
+        def note() -> Json:
+            done.append(name)
+            return {}
+
+        return Step(name, tmp_path, (name,), work or note)
 
     def told(*steps: Step) -> list[str]:
         done.clear()
