@@ -422,23 +422,12 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         write_json(run / "curve.json", found.to_json())
         return {"advice": found.advice}
 
+    tuning = (config.tune.decisive(), *decisive(config.model, config.models))
+    scoring = (config.evaluate, config.verdict, config.general)
     return [
-        Step(
-            "tune",
-            model,
-            (config.tune.decisive(), *decisive(config.model, config.models)),
-            write_model,
-            labels=(dataset,),
-        ),
+        Step("tune", model, tuning, write_model, labels=(dataset,)),
         *([Step("blend", blend, (), write_blend)] if unlabelled else []),
-        Step(
-            "evaluate",
-            board,
-            (config.evaluate, config.verdict, config.general),
-            write_board,
-            lambda: check_general(config.general),
-            labels=general,
-        ),
+        Step("evaluate", board, scoring, write_board, lambda: check_general(config.general), labels=general),
         Step("retriever", run / "retriever", (), write_retriever),
         *([Step("curve", run / "curve.json", (), write_curve)] if config.curve else []),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
