@@ -11,6 +11,7 @@ import pytest
 
 from pdfs import make_pdf
 from pictures import make_png, make_scan
+from tiny_dataset import small_dataset
 from vectune.documents import DocumentOptions, Skipped, decode, read_documents
 from vectune.errors import DocumentError
 from vectune.extraction import _marked_pages
@@ -61,6 +62,18 @@ def test_include_and_exclude_globs(tmp_path: Path) -> None:
     assert sources(tmp_path, exclude=("drafts",)) == ["a.md", "b.txt", "deep/er/d.md"]
     assert sources(tmp_path, include=("**/*.md",), exclude=("deep/**", "./drafts/")) == ["a.md"]
     assert sources(tmp_path / "b.txt", include=("*.md",)) == ["b.txt"], "a file named by itself is always read"
+
+
+def test_what_vectune_wrote_is_left_out_and_what_only_looks_like_it_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_dataset().write(tmp_path / "own")
+    write(tmp_path, run__run_dot_json='{"vectune": "0.1", "inputs": ["."]}', run__old__report_dot_md="x", a_dot_md="x")
+    write(tmp_path, other__run_dot_json='{"command": "make"}', other__vectune_dot_json="[1, 2]", other__a_dot_md="x")
+    write(tmp_path, other__dataset_dot_json='{"counts": {}}', other__retriever_dot_json='["dog"]')
+    names = ["a.md", *(f"other/{name}" for name in ("a.md", "dataset.json", "retriever.json", "run.json"))]
+    assert sources(tmp_path) == [*names, "other/vectune.json"]
+    assert f"(2): {tmp_path / 'own'}, {tmp_path / 'run'}" in capsys.readouterr().err
 
 
 def test_links_in_circles_and_to_nothing(tmp_path: Path) -> None:

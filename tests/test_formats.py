@@ -9,9 +9,11 @@ import pytest
 
 from datasets_made import make_dataset
 from vectune import formats
+from vectune.config import Config
 from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
 from vectune.formats import export_dataset, open_dataset, read_queries
+from vectune.pipeline import write_run_file
 
 
 def write(path: Path, content: str) -> Path:
@@ -273,6 +275,14 @@ def test_what_is_exported_can_be_imported(tmp_path: Path, format: formats.Format
     if format in ("hf", "llama-index"):  # they know no titles: the chunk's content is its text
         expected = {(split, query, f"Title {query.split()[1]} {text}", grade) for split, query, text, grade in expected}
     assert pairs(again) == expected
+
+
+def test_a_run_is_told_from_a_dataset(tmp_path: Path) -> None:
+    make_dataset().write(tmp_path / "run" / "dataset")
+    write_run_file(tmp_path / "run", ["documents"], Config())
+    with pytest.raises(DatasetError, match="is a run, and a dataset is wanted") as caught:
+        open_dataset(tmp_path / "run")
+    assert str(tmp_path / "run" / "dataset") in caught.value.hint
 
 
 def test_two_files_of_one_split_are_not_mixed_up(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import pytest
 import vectune
 from tiny_dataset import small_dataset
 from vectune.config import Config, override
-from vectune.errors import DocumentError, OutputError, UsageError
+from vectune.errors import DatasetError, DocumentError, ModelError, OutputError, UsageError
 from vectune.pipeline import Step, go, proving, run, tell_other_inputs
 from vectune.progress import SILENT
 from vectune.runs import Json, RunFolder
@@ -88,6 +90,13 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
     told = json.loads((tmp_path / "run" / "verdict.json").read_text(encoding="utf-8"))
     assert told["candidate"] == str(tmp_path / "run" / "blend")  # what is served
     assert run([documents], tmp_path / "run", config).ran == ()
+    made = (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
+    for mistyped, refused in (({"model": "./none"}, ModelError), ({"general": "none.csv"}, DatasetError)):
+        with pytest.raises(refused, match="none"):
+            run([documents], tmp_path / "run", override(config, mistyped))
+    assert (tmp_path / "run" / "run.json").read_text(encoding="utf-8") == made  # what is there was made otherwise
+    assert run([documents], tmp_path / "run", override(config, {"tune.memory_gib": 9.5})).ran == ()
+    assert '"memory_gib": 9.5' in (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
     assert run([documents], tmp_path / "run", override(config, {"curve": True})).ran == ("curve", "report")
     curve = json.loads((tmp_path / "run" / "curve.json").read_text(encoding="utf-8"))
     assert [point["part"] for point in curve["points"]] == ["queries", "documents", "queries", "documents", "all"]
@@ -98,6 +107,23 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
         "# The windmill\n\n" + "The windmill turns its sails in the western wind. " * 20
     )
     assert run([documents], tmp_path / "run", other).ran == STAGES
+
+
+def test_what_is_written_among_the_documents_is_not_read_as_documents(
+    documents: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VECTUNE_CACHE", str(documents / "cache"))
+    for _ in range(2):
+        dataset = vectune.prepare([documents], documents / "dataset", config)
+        assert {chunk.source for chunk in dataset.corpus.values()} == {f"{topic}.md" for topic in TOPICS}
+    assert "wrote" not in capsys.readouterr().err  # what is being written goes without saying
+    assert run([documents], documents / "run", config).ran == STAGES
+    assert f"are left out (1): {documents / 'dataset'}" in capsys.readouterr().err
+    assert vectune.RetrievalDataset.read(documents / "run" / "dataset").corpus == dataset.corpus
+    assert run([documents], documents / "run", config).ran == ()
+    assert vectune.prepare([documents], tmp_path / "other", config).corpus == dataset.corpus
+    with pytest.raises(DocumentError, match="no files to read"):
+        vectune.prepare([documents / "run"], tmp_path / "none", config)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +171,41 @@ def test_what_forbids_a_stage_is_said_before_the_stages_that_cost(tmp_path: Path
     ]
     with pytest.raises(OutputError, match="edited"):
         go(folder, steps, SILENT)
+
+
+def test_a_stage_must_have_ended_before_the_run_is_told_to_be_another(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def fail() -> Json:
+        raise ModelError("mistyped")
+
+    def step(name: str, work: Callable[[], Json] | None = None) -> Step:
+        def note() -> Json:
+            done.append(name)
+            return {}
+
+        return Step(name, tmp_path, (name,), work or note)
+
+    def told(*steps: Step) -> list[str]:
+        done.clear()
+        with suppress(ModelError):
+            go(RunFolder(tmp_path), list(steps), SILENT, lambda: done.append("told"))
+        return list(done)
+
+    assert told(step("chunks", fail), step("tune"), step("report")) == []
+    assert told(step("chunks"), step("tune"), step("report")) == ["chunks", "told", "tune", "report"]
+    assert told(step("chunks"), step("tune"), step("report")) == []
+    assert told(step("chunks"), step("report")) == ["told", "report"]  # it draws what is told
+
+
+def test_a_general_set_that_cannot_be_scored_is_said_before_the_stages_that_cost(
+    documents: Path, config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "train.csv").write_text("query,text\nwho,the first text\n")
+    for given, said in (("train.csv", "no judgments for the split 'test'"), ("none.csv", "no such dataset")):
+        with pytest.raises(DatasetError, match=said):
+            run([documents], tmp_path / "run", override(config, {"general": str(tmp_path / given)}))
+        assert not (tmp_path / "run").exists()
 
 
 def test_what_weights_do_not_depend_on_tunes_nothing_again(config: Config, tmp_path: Path) -> None:

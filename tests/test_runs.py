@@ -135,6 +135,14 @@ def test_a_folder_that_takes_no_files_is_named() -> None:
         write_json(Path("/proc/board.json"), {})
 
 
+def test_a_name_that_is_too_long_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be created"):
+        check_output(tmp_path / ("a" * 300), "run.json")
+    for written in (work_folder, writing):  # both have a longer name beside it
+        with pytest.raises(OutputError, match="cannot be created"), written(tmp_path / ("a" * 250)):
+            pytest.fail("that is no name")
+
+
 def test_work_folder_is_kept_after_an_error_and_removed_after_success(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), work_folder(tmp_path / "out") as work:
         (work / "half").write_text("x")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from vectune.errors import DocumentError
 from vectune.headings import choose_title, front_matter_title, markdown_headings
 from vectune.progress import SILENT, Progress
 from vectune.records import Document, Heading
+from vectune.runs import is_own
 from vectune.workers import MEMORY_GIB, WorkerPool, cpu_count
 
 MARKDOWN = frozenset({".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"})
@@ -85,14 +86,17 @@ def read_documents(
     options: DocumentOptions = DocumentOptions(),
     progress: Progress = SILENT,
     skipped: list[Skipped] | None = None,
+    outputs: Sequence[Path] = (),
 ) -> Iterator[Document]:
     """Read files and folders, one document a file.
 
     Args:
-        paths: files and folders; folders are walked recursively, hidden and version-control entries left out.
+        paths: files and folders; folders are walked recursively. Hidden and version-control entries are left out, and
+            so are folders that vectune wrote, with a warning.
         options: see ``DocumentOptions``.
         progress: counts files.
         skipped: files that could not be read are appended, while the iterator is consumed.
+        outputs: folders that are written meanwhile; left out, too.
 
     Returns:
         An iterator in the order of ``paths``, and by path within a folder. Only a few documents are in memory.
@@ -102,7 +106,10 @@ def read_documents(
             at all was readable (at the end).
     """
     listed = skipped if skipped is not None else []
-    found = find_files(paths, options, listed)
+    own: list[str] = []
+    found = find_files(paths, options, listed, outputs, own)
+    if own:
+        progress.warn(f"folders that vectune wrote are no documents and are left out ({len(own)}): {', '.join(own)}")
     if not found:
         raise DocumentError(*_nothing(paths, listed))
     if options.strict and listed:
@@ -110,8 +117,20 @@ def read_documents(
     return _read(found, options, progress, listed)
 
 
-def find_files(paths: Sequence[str | Path], options: DocumentOptions, skipped: list[Skipped]) -> list[Found]:
+def find_files(
+    paths: Sequence[str | Path],
+    options: DocumentOptions,
+    skipped: list[Skipped],
+    outputs: Sequence[Path],
+    own: list[str],
+) -> list[Found]:
     """The files that would be read, each once.
+
+    Args:
+        paths, options: as for ``read_documents``.
+        skipped: what cannot be read is appended.
+        outputs: folders that are left out.
+        own: other folders that vectune wrote are appended; they are left out as well.
 
     Raises:
         DocumentError: a path is missing.
@@ -122,10 +141,11 @@ def find_files(paths: Sequence[str | Path], options: DocumentOptions, skipped: l
             raise DocumentError("no such file or folder.", "Check the path.", path=root)
         if not root.exists():
             raise DocumentError("a symbolic link to nothing, or to itself.", path=root)
+    apart = {_identity(folder) for folder in outputs if folder.is_dir()}
     found: dict[str, Found] = {}
     for root in roots:
         prefix = f"{root.name}/" if len(roots) > 1 and root.name else ""
-        files = _walk(root, prefix, options, skipped) if root.is_dir() else [Found(root, root.name)]
+        files = _walk(root, prefix, options, skipped, apart, own) if root.is_dir() else [Found(root, root.name)]
         for file in files:
             found.setdefault(os.path.realpath(file.path), file)
     return _distinct(list(found.values()))
@@ -139,20 +159,37 @@ def _distinct(files: list[Found]) -> list[Found]:
     return [file if names[file.source] == 1 else Found(file.path, file.path.as_posix()) for file in files]
 
 
-def _walk(root: Path, prefix: str, options: DocumentOptions, skipped: list[Skipped]) -> Iterator[Found]:
-    """Files below a folder by name; a folder that links lead to again is walked once."""
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """The same for all ways that lead to a folder."""
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
+
+
+def _walk(
+    root: Path,
+    prefix: str,
+    options: DocumentOptions,
+    skipped: list[Skipped],
+    apart: Set[tuple[int, int]],
+    own: list[str],
+) -> Iterator[Found]:
+    """Files below a folder by name; a folder that links lead to again is walked once, one that is set apart never."""
 
     def unreadable(error: OSError) -> None:
         folder = _shown(os.path.relpath(error.filename, root))
         skipped.append(Skipped(folder, f"the folder cannot be read ({error.strerror})"))
 
-    seen: set[tuple[int, int]] = set()
+    seen = set(apart)
     for folder, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
-        stat = os.stat(folder)
-        if (stat.st_dev, stat.st_ino) in seen:
+        identity = _identity(folder)
+        if identity in seen:
             folders.clear()
             continue
-        seen.add((stat.st_dev, stat.st_ino))
+        seen.add(identity)
+        if is_own(Path(folder)):
+            own.append(_shown(folder))
+            folders.clear()
+            continue
         relative = Path(folder).relative_to(root)
         folders[:] = [name for name in sorted(folders) if _wanted_folder(relative / name, options)]
         for name in sorted(files):

@@ -17,7 +17,7 @@ from vectune.characters import wording
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
 from vectune.records import Chunk, Query
-from vectune.runs import Json, writing
+from vectune.runs import Json, is_own, writing
 from vectune.tables import SPLIT_NAMES, SYNONYMS, Row, Table, guess_columns
 
 Format = Literal["beir", "llama-index", "csv", "tsv", "jsonl", "parquet", "hf"]
@@ -78,6 +78,8 @@ def _open_folder(path: Path, skip_malformed: bool) -> RetrievalDataset:
         return RetrievalDataset.read(path)
     if names & {"dataset_dict.json", "state.json"}:
         return _open_hugging_face(path, skip_malformed)
+    if "run.json" in names and is_own(path):
+        raise DatasetError(f"{path} is a run, and a dataset is wanted.", f"Its dataset is {path / 'dataset'}.")
     json_files = sorted(entry for entry in path.glob("*.json") if _is_llama_index(entry))
     if json_files:
         return _open_llama_index(_llama_index_splits(json_files), path.name)

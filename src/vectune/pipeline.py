@@ -30,6 +30,7 @@ from vectune.progress import SILENT, Progress
 from vectune.runs import (
     Json,
     RunFolder,
+    cache_folder,
     check_output,
     hash_files,
     hash_of,
@@ -292,14 +293,16 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     with held(target):
         if (target / "run.json").exists():
             tell_other_inputs(target, paths, progress)
-        else:
+        else:  # the marker, without which a killed start could not go on
             write_run_file(target, paths, config)
         folder = RunFolder(target)
         steps = [
             *preparing(folder, paths, target / "dataset", config, progress),
             *proving(target, config, progress),
         ]
-        seconds = go(folder, steps, progress, before=lambda: write_run_file(target, paths, config))
+        seconds = go(folder, steps, progress, lambda: write_run_file(target, paths, config))
+        if run_file(target).get("config") != json.loads(json.dumps(config.to_json())):
+            write_run_file(target, paths, config)  # options that no stage depends on, or a kill after the first stage
     return RunResult(target, tuple(seconds), seconds, target / "report.html")
 
 
@@ -352,9 +355,10 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
         facts = {**folder.summary("chunks"), **folder.summary("queries")}
         return stages.write_dataset(chunks, queries, target, config, facts)
 
+    outputs = (folder.path, target, cache_folder())  # they may lie among the documents
     reading = (
         __version__,
-        input_files(paths, config),
+        input_files(paths, config, outputs),
         config.model,
         config.documents,
         config.chunks,
@@ -365,7 +369,7 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
     writer = stages.writer_key(config)
     writing = (config.llm, config.queries, config.llm_queries, config.filters, config.most_chunks, log, writer)
     return [
-        Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress)),
+        Step("chunks", chunks, reading, lambda: stages.write_chunks(paths, chunks, config, progress, outputs)),
         Step(
             "queries",
             queries,
@@ -418,16 +422,12 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         write_json(run / "curve.json", found.to_json())
         return {"advice": found.advice}
 
+    tuning = (config.tune.decisive(), *decisive(config.model, config.models))
+    scoring = (config.evaluate, config.verdict, config.general)
     return [
-        Step(
-            "tune",
-            model,
-            (config.tune.decisive(), *decisive(config.model, config.models)),
-            write_model,
-            labels=(dataset,),
-        ),
+        Step("tune", model, tuning, write_model, labels=(dataset,)),
         *([Step("blend", blend, (), write_blend)] if unlabelled else []),
-        Step("evaluate", board, (config.evaluate, config.verdict, config.general), write_board, labels=general),
+        Step("evaluate", board, scoring, write_board, lambda: check_general(config.general), labels=general),
         Step("retriever", run / "retriever", (), write_retriever),
         *([Step("curve", run / "curve.json", (), write_curve)] if config.curve else []),
         Step("report", run / "report.html", (), lambda: {"report": report(run).name}),
@@ -466,9 +466,13 @@ def _of_a_blend(tune: TuneOptions) -> TuneOptions:
 
 
 def go(
-    folder: RunFolder, steps: list[Step], progress: Progress, before: Callable[[], None] = lambda: None
+    folder: RunFolder, steps: list[Step], progress: Progress, begun: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Do the steps that are not done, in order, after ``before`` if there is any; returns the seconds of each."""
+    """Do the steps that are not done, in order; returns the seconds of each.
+
+    ``begun`` is called before the second of them, when the first has shown that the options can be used, and always
+    before the last of all, which tells about the others.
+    """
     key, ran = "", dict[str, float]()
     for place, step in enumerate(steps):
         key = hash_of([key, [repr(value) for value in step.depends], *map(labels_hash, step.labels)])
@@ -477,7 +481,8 @@ def go(
             if not ran:
                 for later in steps[place:]:
                     later.check()  # before anything is paid for
-                before()
+            if len(ran) == 1 or (not ran and step is steps[-1]):
+                begun()
             progress.milestone(f"{step.name} …")
             progress.event("stage", name=step.name, state="started")
             stage = folder.stage(step.name, key, step.work)
@@ -508,6 +513,16 @@ def check_inputs(paths: Paths, ignore_labels: bool = False) -> None:
             )
 
 
+def check_general(general: str | None) -> None:
+    """Refuse a general set that cannot be scored: reading, queries and tuning come before.
+
+    Raises:
+        DatasetError: it is missing or broken, or has no test split.
+    """
+    if general is not None:
+        open_dataset(general).split("test")
+
+
 def check_unedited(target: Path) -> None:
     """Refuse to replace a dataset that a person has edited.
 
@@ -524,17 +539,24 @@ def check_unedited(target: Path) -> None:
 
 def tell_other_inputs(run: Path, paths: Paths, progress: Progress) -> None:
     """Warn where a run directory is about other documents: they are read in the place of those."""
-    try:
-        before = json.loads((run / "run.json").read_text(encoding="utf-8"))["inputs"]
-    except (ValueError, KeyError, TypeError):
-        return
-    if before != (now := [str(path) for path in paths]):
+    before = run_file(run).get("inputs")
+    if before and before != (now := [str(path) for path in paths]):
         progress.warn(f"{run} was about {', '.join(before)}; what it holds is made anew for {', '.join(now)}.")
 
 
-def input_files(paths: Paths, config: Config) -> str:
+def input_files(paths: Paths, config: Config, outputs: Sequence[Path]) -> str:
     """Changes when a file that would be read does: what a repeated run compares."""
-    return hash_files(found.path for found in find_files(paths, config.documents, []))
+    if config.ignore_labels:
+        return hash_files(file for path in paths for file in sorted(Path(path).glob("*")) if file.is_file())
+    return hash_files(found.path for found in find_files(paths, config.documents, [], outputs, []))
+
+
+def run_file(run: Path) -> Json:
+    """run.json as it is; empty where it is broken."""
+    try:
+        return dict(json.loads((run / "run.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return {}
 
 
 def write_run_file(run: Path, paths: Paths, config: Config) -> None:

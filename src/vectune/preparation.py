@@ -46,11 +46,13 @@ def copy_chunks(dataset: Path, folder: Path) -> Json:
     return {"documents": len({chunk.document_id for chunk in corpus.values()}), "chunks": count}
 
 
-def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, progress: Progress) -> Json:
+def write_chunks(
+    paths: Sequence[str | Path], folder: Path, config: Config, progress: Progress, outputs: Sequence[Path] = ()
+) -> Json:
     """Read the documents, cut them, and write corpus.jsonl and documents.jsonl into ``folder``.
 
     Documents stream through: in memory are signatures that tell duplicates, so a corpus may be larger than it. With
-    ``ignore_labels`` the one path is a dataset, whose chunks are taken as they are.
+    ``ignore_labels`` the one path is a dataset, whose chunks are taken as they are. Nothing in ``outputs`` is read.
     """
     if config.ignore_labels:
         if len(paths) != 1:
@@ -61,7 +63,7 @@ def write_chunks(paths: Sequence[str | Path], folder: Path, config: Config, prog
     count = Counter[str]()
 
     def counted() -> Iterator[Document]:
-        for document in read_documents(paths, config.documents, progress, skipped):
+        for document in read_documents(paths, config.documents, progress, skipped, outputs):
             count["documents"] += 1
             yield document
 

@@ -44,7 +44,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
         no_place = error.errno == errno.ENOENT and Path(str(error.filename)).parent == path.parent  # as in /proc
-        if no_place or error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if no_place or error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
             raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
         raise
 
@@ -151,6 +151,8 @@ def check_output(path: Path, marker: str) -> None:
     """
     if path.name in ("", ".."):
         raise OutputError(f"{path} has no name of its own.", "Name the folder to write.")
+    with storage_errors(path):
+        path.exists()  # a name may be too long to ask
     if path.is_symlink() and not path.exists():
         raise OutputError(f"{path} is a broken symbolic link.")
     if path.exists() and not path.is_dir():
@@ -158,6 +160,29 @@ def check_output(path: Path, marker: str) -> None:
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         if not (path / marker).exists():
             raise OutputError(f"{path} is not empty and holds no {marker}: vectune did not write it.")
+
+
+# A file that marks what vectune wrote, what it says in ours alone (other programs have a run.json, too), and what it
+# stands beside.
+_MARKS = (
+    ("run.json", {"vectune", "inputs"}, "."),
+    ("dataset.json", {"counts"}, "corpus.jsonl"),
+    ("vectune.json", {"vectune", "base"}, "."),
+    ("retriever.json", {"corpus", "kind"}, "."),
+)
+
+
+def is_own(folder: Path) -> bool:
+    """Whether vectune wrote a folder: a run, a dataset, an artifact or a retriever."""
+    return any(said <= _names(folder / name) and (folder / beside).exists() for name, said, beside in _MARKS)
+
+
+def _names(file: Path) -> set[str]:
+    """The names in a JSON object; none where the file is missing or holds something else."""
+    try:
+        return set(dict(json.loads(file.read_bytes())))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return set()
 
 
 @contextmanager
@@ -202,7 +227,8 @@ def held(folder: Path) -> Iterator[None]:
 
     It stays where it was there, empty, before; and another process's folder is not touched.
     """
-    made = not folder.is_dir() or any(folder.iterdir())
+    with storage_errors(folder):
+        made = not folder.is_dir() or any(folder.iterdir())
     with locked(folder):
         try:
             yield

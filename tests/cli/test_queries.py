@@ -67,6 +67,16 @@ def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
         vectune()
     with pytest.raises(UsageError, match="two steps"):
         vectune(folder, "--export", "a.csv", "--import", "b.csv")
+    for unheeded, said in (
+        (["--sample", 2], "--sample goes with --export"),
+        (["--sample", 2, "--import", "b.csv"], "--sample goes with --export"),
+        (["--out", tmp_path / "new"], "--out goes with --import"),
+        (["--out", tmp_path / "new", "--export", tmp_path / "a.csv"], "--out goes with --import"),
+        (["--split", "train", "--import", "b.csv"], "leave out --split"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            vectune(folder, *unheeded)
+    assert not (tmp_path / "a.csv").exists()
     with pytest.raises(DatasetError, match="cannot be read"):
         vectune(folder, "--import", tmp_path / "nothing.csv")
     with pytest.raises(DatasetError, match="split 'dev'"):

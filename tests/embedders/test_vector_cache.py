@@ -23,7 +23,7 @@ from vectune.embedders.cache import VectorCache, cached_models, folder_size, pru
 from vectune.embedders.cached import KEEP_EVERY, CachedEmbedder
 from vectune.embedders.callables import CallableEmbedder
 from vectune.embedders.factory import open_embedder
-from vectune.errors import InputError, ModelError, OutputError, StorageError, VectuneError
+from vectune.errors import InputError, ModelError, OutputError, StorageError, UsageError, VectuneError
 from vectune.progress import Progress
 
 DIM = 16
@@ -370,6 +370,10 @@ def test_the_command_lists_and_prunes() -> None:
     listed = run.invoke(app, ["list"])
     assert listed.exit_code == 0
     assert all(part in listed.output for part in ("aaaa1111", "3 vectors × 16", "today", "two"))
+    for unclear in ([""], ["aaaa", ""], ["aaaa", "--older-than", "3"], ["two", "--max-gib", "9"], ["two", "--all"]):
+        assert isinstance(run.invoke(app, ["prune", *unclear]).exception, UsageError)
+    assert run.invoke(app, ["prune", "--older-than", "-1"]).exit_code == 2
+    assert len(cached_models()) == 3
     assert "removed 1 of 1" in run.invoke(app, ["prune", "two"]).output
     assert "removed 1 of 1" in run.invoke(app, ["prune", "aaaa"]).output
     assert isinstance(run.invoke(app, ["prune", "zzz"]).exception, InputError)

@@ -6,7 +6,6 @@ Commands import what they need when they run, so that ``vectune --help`` stays f
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -14,6 +13,7 @@ import typer
 
 from vectune import __version__
 from vectune.cli import bridge, cache, compare, evaluate, prepare, queries, report, run, search, tune
+from vectune.cli.interrupt import CtrlC
 from vectune.errors import VectuneError
 
 app = typer.Typer(
@@ -60,20 +60,13 @@ def fail(message: str, hint: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def interrupted(*_: object) -> NoReturn:
-    """Ctrl-C: typer would end the program without a word."""
-    fail("interrupted; run the same command again to go on where it stopped.", "", 130)
-
-
 def main() -> None:
     """The entry point ``vectune``. Exit codes: 0 fine, 1 the work failed, 2 wrong usage or input, 130 interrupted."""
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        app()
-    except VectuneError as error:
-        fail(str(error), error.hint, error.exit_code)
-    except BrokenPipeError:  # the reader of our output has gone, as with `vectune ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with CtrlC("interrupted; run the same command again to go on where it stopped."):
+        try:
+            app()
+        except VectuneError as error:
+            fail(str(error), error.hint, error.exit_code)
+        except BrokenPipeError:  # the reader of our output has gone, as with `vectune ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vectune.errors import InputError
+from vectune.errors import InputError, UsageError
 
 app = typer.Typer(help="Look at the cache of vectors, and make room in it.", no_args_is_help=True)
 
@@ -36,12 +36,14 @@ def prune(
     max_gib: Annotated[
         float | None, typer.Option(min=0, help="Keep at most this much, least recently used go first.")
     ] = None,
-    older_than: Annotated[float, typer.Option(help="Only what was not used for this many days.")] = 0.0,
+    older_than: Annotated[float, typer.Option(min=0, help="Only what was not used for this many days.")] = 0.0,
     all_: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
 ) -> None:
     """Remove vectors; they are computed again when they are needed. What a running process uses is left."""
     from vectune.embedders.cache import prune as prune_cache
 
+    if keys and (all_ or older_than or max_gib is not None):
+        raise UsageError("keys name what goes; --max-gib, --older-than and --all choose it. Give one of the two.")
     if keys:
         removed, wanted = _remove(keys)
     elif all_ or older_than or max_gib is not None:
@@ -66,6 +68,8 @@ def _remove(keys: list[str]) -> tuple[list[str], int]:
     known = _models()
     chosen: list[str] = []
     for wanted in keys:
+        if not wanted:  # a shell variable that is not set; every fingerprint begins with it
+            raise UsageError("a key is empty: it would name every model.", "To remove everything: --all")
         found = [key for key, name in known if key.startswith(wanted) or name == wanted]
         if not found:
             raise InputError(f"the cache holds nothing of '{wanted}'.", "See: vectune cache list")

@@ -49,10 +49,8 @@ def queries(
         return
     if dataset is None:
         raise UsageError("Name a dataset folder.", "vectune queries my-dataset/")
-    if export is not None and edited is not None:
-        raise UsageError("--export and --import are two steps; give one of them.")
-    if format is not None and (export is None or split is not None or sample is not None):
-        raise UsageError("--format goes with --export, and takes all queries of all splits.")
+    given = {"split": split, "sample": sample, "format": format, "export": export, "import": edited, "out": out}
+    _check_options({name for name, value in given.items() if value is not None})
     data = open_dataset(dataset, skip_malformed=skip_malformed)
     if skipped := data.info.get("skipped"):
         print(f"{dataset}: {len(skipped):,} left out; the first: {skipped[0]}", file=sys.stderr)
@@ -70,6 +68,24 @@ def queries(
         print(f"{export}: {count:,} queries. Edit it, then: vectune queries {dataset} --import {export}")
     else:
         _show(data, split, show)
+
+
+def _check_options(given: set[str]) -> None:
+    """Refuse options that would not be heeded beside the others, or without another one."""
+    from vectune.errors import UsageError
+
+    for heeded, message in (
+        (not {"export", "import"} <= given, "--export and --import are two steps; give one of them."),
+        (
+            "format" not in given or ("export" in given and not {"split", "sample"} & given),
+            "--format goes with --export, and takes all queries of all splits.",
+        ),
+        ("sample" not in given or "export" in given, "--sample goes with --export; to look at a few queries: --show."),
+        ("out" not in given or "import" in given, "--out goes with --import; to write a CSV: --export."),
+        (not {"split", "import"} <= given, "--import takes queries of any split back; leave out --split."),
+    ):
+        if not heeded:
+            raise UsageError(message)
 
 
 def _check_free(target: Path) -> None:

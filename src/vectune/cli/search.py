@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,8 @@ def search(
     if query is not None and not query.strip():
         raise UsageError("the query is empty.", "Write what to look for, or leave it out to read standard input.")
     retriever = Retriever.open(run, read_config(config).models)
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a line in another encoding than the terminal's ends no search
     queries = [query] if query is not None else (line.strip() for line in sys.stdin)
     for text in queries:
         if text:
