@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from vectune.characters import wording
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
@@ -22,6 +22,7 @@ from vectune.tables import SPLIT_NAMES, SYNONYMS, Row, Table, guess_columns
 
 Format = Literal["beir", "llama-index", "csv", "tsv", "jsonl", "parquet", "hf"]
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_NO_SEPARATOR = "\x1f"  # of a table with one column: there, a comma is part of the text
 _LLAMA_INDEX = ("queries", "corpus", "relevant_docs")
 
 
@@ -159,7 +160,7 @@ def _load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=path) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"is not valid JSON ({error}).", path=path) from None
 
 
@@ -235,22 +236,55 @@ def _rows(path: Path, table: Table) -> Iterator[tuple[int, Row]]:
 def _csv_rows(path: Path, separator: str | None, table: Table) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with _utf8(path), path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
         if separator is None:
-            first = file.readline()
-            file.seek(0)
             separator = max((",", ";", "\t"), key=first.count)
-        reader = csv.reader(file, delimiter=separator)
+        if separator not in first:
+            separator = _NO_SEPARATOR
+        plain = separator in ("\t", _NO_SEPARATOR) and not _quoted(file, separator)
+        file.seek(0)
+        lines = _Lines(file)
+        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
         header = next(reader, [])
         before = reader.line_num
         for values in reader:
             number, before = before + 1, reader.line_num  # a quoted cell may hold line breaks
             if not any(values):
                 continue
-            if len(values) != len(header):
-                wrong = f"has {len(values)} cells, the header {len(header)} (it begins with {values[0][:40]!r})."
-                table.problems.append(f"{path}, line {number}: {wrong}")
+            wrong = f"has {len(values)} cells, the header {len(header)}" if len(values) != len(header) else ""
+            if lines.ended:  # the reader would not have asked for more
+                wrong = "a quote is opened and not closed"
+            if wrong:
+                table.problems.append(f"{path}, line {number}: {wrong} (it begins with {values[0][:40]!r}).")
                 continue
             yield number, dict(zip(header, values, strict=True))
+
+
+class _Lines:
+    """A file's lines.
+
+    Attributes:
+        ended: somebody asked for a line after the last one.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._file
+        self.ended = True
+
+
+def _quoted(file: TextIO, separator: str) -> bool:
+    """Whether quotes stand around whole cells, as a writer of CSV puts them: in many a log they are part of the text."""
+    file.seek(0)
+    try:
+        for _ in csv.reader(file, delimiter=separator, strict=True):
+            pass
+    except csv.Error:
+        return False
+    return True
 
 
 def _json_lines(path: Path, table: Table) -> Iterator[tuple[int, Any]]:
@@ -260,7 +294,7 @@ def _json_lines(path: Path, table: Table) -> Iterator[tuple[int, Any]]:
                 continue
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 table.problems.append(f"{path}, line {number}: is not valid JSON ({error}).")
 
 
@@ -333,13 +367,15 @@ def read_queries(path: str | Path) -> list[Query]:
     Repeats are dropped, also those in another case, with other blanks or another end (two splits may not ask the same).
 
     Raises:
-        DatasetError: the file is missing or holds no query.
+        DatasetError: the file is missing or holds no query, or rows are malformed.
     """
     path = Path(path)
     if not path.is_file():
         raise DatasetError(f"{path}: no such file.")
     if path.suffix.lower() in TABLES:
-        texts = [str(_query_cell(row, path)).strip() for _, row in _rows(path, Table(path))]
+        table = Table(path)
+        texts = [str(_query_cell(row, path)).strip() for _, row in _rows(path, table)]
+        table.check("Correct or remove these lines, or give a text file with one query a line.")
     else:
         with _utf8(path):
             texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
