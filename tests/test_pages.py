@@ -73,7 +73,7 @@ def test_left_and_right_pages_carry_different_heads() -> None:
 
 @pytest.mark.parametrize("title", ["Lesson {}", "Case Study {}", "Article {}", "第{}課"])
 def test_titles_that_count_are_no_page_numbers(title: str) -> None:
-    pages = [f"{title.format(number)}\none {number * 7}\nmore\nlast {letter}" for number, letter in enumerate("abcd", 1)]
+    pages = [f"{title.format(number)}\none {number * 7}\nmore\nlast {number * 3}" for number in range(1, 5)]
     others = [f"Other {letter}\none\ntwo\nthree {letter}" for letter in "efgh"]
     text = join_pages(pages + others).text
     assert all(title.format(number) in text for number in range(1, 5))

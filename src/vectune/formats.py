@@ -277,7 +277,7 @@ class _Lines:
 
 
 def _quoted(file: TextIO, separator: str) -> bool:
-    """Whether quotes stand around whole cells, as a writer of CSV puts them: in many a log they are part of the text."""
+    """Whether quotes stand around whole cells, as a writer of CSV puts them; in many a log they are text."""
     file.seek(0)
     try:
         for _ in csv.reader(file, delimiter=separator, strict=True):

@@ -81,7 +81,9 @@ class Table:
             DatasetError: rows are malformed and are not to be skipped, or no row holds a positive.
         """
         if not skip_malformed:
-            self.check("Correct them, or leave them out: vectune queries DATA --skip-malformed --export NEW --format beir.")
+            self.check(
+                "Correct them, or leave them out: vectune queries DATA --skip-malformed --export NEW --format beir."
+            )
         if not any(self.qrels.values()):
             raise DatasetError("no row holds a query with a relevant text.", path=self.path)
         said = {text for chunk in self.corpus.values() for text in (chunk.text, chunk.content)}
