@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectune.headings import choose_title, heading_path, markdown_headings
+from vectune.chunking import Chunker, ChunkOptions
+from vectune.embedders.models import DEFAULT_MODEL
+from vectune.headings import choose_title, heading_paths, markdown_headings
 from vectune.pages import heading_level, join_pages
-from vectune.records import Heading
+from vectune.records import Document, Heading
+from vectune.tokens import load_tokenizer
 
 FULL = "Running text that fills its column from the left to the right margin of the"
 KINDS = (FULL, "and ends.", "Item 1. Risk Factors", "Our Growth", "12", "", "• one • two", "a-")
@@ -126,11 +132,39 @@ def test_markdown_headings() -> None:
 
 
 def test_the_path_holds_what_a_position_is_under() -> None:
-    headings = (Heading(0, 1, "a"), Heading(10, 3, "b"), Heading(20, 2, "c"), Heading(30, 1, "d"))
-    starts = [heading.start for heading in headings]
-    paths = [heading_path(headings, starts, offset) for offset in (0, 15, 25, 35)]
-    assert paths == [("a",), ("a", "b"), ("a", "c"), ("d",)]
-    assert heading_path((), [], 5) == ()
+    headings = (Heading(0, 1, "a"), Heading(10, 3, "b"), Heading(20, 2, "c"), Heading(30, 1, "d"), Heading(40, 1, "e"))
+    assert heading_paths(headings) == [(), ("a",), ("a", "b"), ("a", "c"), ("d",), ("e",)]
+    assert heading_paths([]) == [()]
+
+
+class CountedHeadings(tuple[Heading, ...]):
+    """Headings that count how many of them are handed out."""
+
+    def __new__(cls, headings: Iterable[Heading]) -> CountedHeadings:
+        made = super().__new__(cls, headings)
+        made.given = 0
+        return made
+
+    given: int
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        self.given += len(found) if isinstance(key, slice) else 1
+        return found
+
+    def __iter__(self) -> Iterator[Heading]:
+        for heading in super().__iter__():
+            self.given += 1
+            yield heading
+
+
+def test_chunking_looks_at_each_heading_a_few_times() -> None:
+    text = "".join(f"## w{number}\n\nthing {number}\n\n" for number in range(300))
+    headings = CountedHeadings(markdown_headings(text))
+    chunks = Chunker(load_tokenizer(DEFAULT_MODEL), 256, ChunkOptions(context="path")).split(
+        Document(text, "s", "T", (), headings)
+    )
+    assert chunks and headings.given <= 3 * len(headings)
 
 
 @pytest.mark.parametrize(
