@@ -97,12 +97,14 @@ def test_names_that_are_not_utf8_are_read_and_escaped(tmp_path: Path) -> None:
 def test_bad_files_among_good_ones_are_skipped_with_a_reason(tmp_path: Path) -> None:
     good = make_pdf([["Some text that can be read."]])
     write(tmp_path, good_dot_pdf=good, truncated_dot_pdf=good[:300], scan_dot_pdf=make_pdf([[], []]))
+    write(tmp_path, none_dot_pdf=make_pdf([]))
     write(tmp_path, locked_dot_pdf=make_pdf([["Hidden text"]], encrypted=True), empty_dot_pdf="", empty_dot_txt="")
     write(tmp_path, latin_dot_txt="caf\xe8".encode("latin-1"), blank_dot_md=" \n\n", binary=b"a\x00b", pic_dot_png="x")
     documents, skipped = read(tmp_path, ocr=False)
     assert [document.source for document in documents] == ["good.pdf"]
     assert {skip.source: skip.reason for skip in skipped} == {
         "truncated.pdf": "damaged or truncated PDF",
+        "none.pdf": "a PDF without pages",
         "scan.pdf": "no text in it (a scan?); OCR needs tesseract",
         "locked.pdf": "encrypted: it needs a password",
         "empty.pdf": "the file is empty (0 bytes)",

@@ -34,6 +34,7 @@ _HTML_HEAD = re.compile(r"\A---\n(?:[\w:.-]+: [^\n]*\n)*\n*(?:## title: [^\n]*\n
 _MARK = "\f{page_num}\f"  # in front of each page
 _MARKED = re.compile(r"(?:\A|\f)\d+\f")  # kreuzberg strips the text, and the first mark with it
 _FAILURES = (  # what kreuzberg says → what a person can act on
+    ("no page boundaries", "a PDF without pages"),
     ("password", "encrypted: it needs a password"),
     ("encrypt", "encrypted: it needs a password"),
     ("formaterror", "damaged or truncated PDF"),
