@@ -10,9 +10,11 @@ import pytest
 
 from datasets_made import make_dataset
 from vectune import formats
+from vectune.corpus import read_corpus
 from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
 from vectune.formats import export_dataset, open_dataset, read_queries
+from vectune.records import Chunk
 
 
 def write(path: Path, content: str) -> Path:
@@ -356,3 +358,44 @@ def test_ids_of_negatives_stand_for_one_text(tmp_path: Path) -> None:
     ]
     with pytest.raises(DatasetError, match="line 2: the chunk id '2' already stands for another text"):
         open_dataset(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("deep.json", "[" * 100_000, "deep.json: is not valid JSON"),
+        ("deep.jsonl", '{"query": "a", "text": ' + "[" * 100_000 + "\n", "deep.jsonl, line 1: is not valid JSON"),
+        ("a.csv", 'query,text,chunk_id\na,x,"b\tc"\n', r"a.csv, line 2: the id 'b\tc' holds a tab or a line break"),
+        ("a.csv", 'query,text,qid\na,x,"b\nc"\n', r"a.csv, line 2: the id 'b\nc' holds a tab or a line break"),
+        (
+            "a.json",
+            json.dumps({"queries": {"q": "x"}, "corpus": {"c": "t"}, "relevant_docs": {"q": [["c"]]}}),
+            "a.json: the query 'q' names the unknown chunk '['c']'",
+        ),
+        (
+            "a.json",
+            json.dumps({"queries": {"q": "x"}, "corpus": {"c\td": "t"}, "relevant_docs": {"q": ["c\td"]}}),
+            r"a.json: the id 'c\td' holds a tab or a line break",
+        ),
+    ],
+)
+def test_nested_values_and_ids_that_no_file_takes_are_named(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(write(tmp_path / name, content))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["beir", "csv", "jsonl", "llama-index"])
+def test_half_a_surrogate_pair_keeps_nothing_from_being_written(tmp_path: Path, format: formats.Format) -> None:
+    write(tmp_path / "d" / "corpus.jsonl", r'{"_id": "c\ud83d", "title": "T\uD83D", "text": "x \ud83d\ude00 \ud83d"}')
+    write(tmp_path / "d" / "documents.jsonl", r'{"_id": "c\ud83d", "source": "s\ud83d"}')
+    write(tmp_path / "d" / "queries.jsonl", r'{"_id": "q", "text": "a \ud83d"}')
+    write(tmp_path / "d" / "qrels" / "train.tsv", "query-id\tcorpus-id\tscore\nq\tc\ufffd\t1\n")
+    path = tmp_path / ("out" if format in ("beir", "llama-index") else f"out.{format}")
+    export_dataset(open_dataset(tmp_path / "d"), path, format)
+    assert {query.text for query in open_dataset(path).queries.values()} == {"a \ufffd"}
+    assert read_corpus(tmp_path / "d", in_memory=0)["c\ufffd"] == Chunk(
+        "x \U0001f600 \ufffd", "T\ufffd", source="s\ufffd", id="c\ufffd"
+    )

@@ -16,6 +16,7 @@ from typing import Any, Literal, TextIO, get_args
 from vectune.characters import wording
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
+from vectune.lines import checked_id, whole_json
 from vectune.records import Chunk, Query
 from vectune.runs import Json, writing
 from vectune.tables import SPLIT_NAMES, SYNONYMS, Row, Table, guess_columns
@@ -157,7 +158,7 @@ def _open_json(path: Path, skip_malformed: bool) -> RetrievalDataset:
 
 def _load_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return whole_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=path) from None
     except (ValueError, RecursionError) as error:
@@ -201,14 +202,18 @@ def _relevant(content: Json, key: str, path: Path) -> list[str]:
     if not isinstance(chunks, list) or not chunks:
         raise DatasetError(f"the query '{key}' has no relevant_docs.", path=path)
     for chunk in chunks:
-        if chunk not in content["corpus"]:
-            raise DatasetError(f"the query '{key}' names the unknown chunk '{chunk}'.", path=path)
+        if not isinstance(chunk, str) or chunk not in content["corpus"]:
+            raise DatasetError(f"the query '{key}' names the unknown chunk '{str(chunk)[:60]}'.", path=path)
     return chunks
 
 
 def _string(text: Any, key: str, path: Path) -> str:
     if not isinstance(text, str):
         raise DatasetError(f"the text of '{key}' is {str(text)[:60]!r}, not a text.", path=path)
+    try:
+        checked_id(key)
+    except ValueError as problem:
+        raise DatasetError(str(problem), path=path) from None
     return text
 
 
@@ -293,7 +298,7 @@ def _json_lines(path: Path, table: Table) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
+                yield number, whole_json(line)
             except (ValueError, RecursionError) as error:
                 table.problems.append(f"{path}, line {number}: is not valid JSON ({error}).")
 

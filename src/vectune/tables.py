@@ -14,6 +14,7 @@ from typing import Any
 
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError
+from vectune.lines import checked_id
 from vectune.records import Chunk, Query, content_id
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -131,7 +132,7 @@ class Table:
                 judged[chunk.id] = max(grade, judged.get(chunk.id, 0))
 
     def _query(self, text: str, key: Any) -> Query:
-        query = Query(text, id=str(key)) if key not in (None, "") else Query(text)
+        query = Query(text, id=checked_id(str(key))) if key not in (None, "") else Query(text)
         known = self.queries.get(query.id)
         if known is not None and known.text != text:
             raise ValueError(f"the query id '{query.id}' already stands for another text.")
@@ -146,7 +147,8 @@ class Table:
         text, title = _text(entry, "text"), str(title or "").strip()
         source = str(source or "").strip()
         document = content_id(source) if source else ""
-        chunk = Chunk(text, title, document, source, id=str(key) if key not in (None, "") else content_id(title, text))
+        own = checked_id(str(key)) if key not in (None, "") else content_id(title, text)
+        chunk = Chunk(text, title, document, source, id=own)
         known = self.corpus.get(chunk.id) or self.negatives.get(chunk.id)
         if known is not None and known.text != text:
             raise ValueError(f"the chunk id '{chunk.id}' already stands for another text.")
