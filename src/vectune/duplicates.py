@@ -43,8 +43,8 @@ class DuplicateOptions:
     """What is left out because it was there already.
 
     Attributes:
-        documents: Jaccard index from which a document repeats another one; 1 leaves out equal words and signs alone, above 1
-            none.
+        documents: Jaccard index from which a document repeats another one; 1 leaves out equal words and signs alone,
+            above 1 none.
         chunks: the same for chunks.
     """
 
