@@ -112,6 +112,28 @@ def test_other_numbers_make_another_chunk() -> None:
     assert dropped.listed == [Duplicate("a, page 3, character 0", "a, page 3, character 0", 1.0)]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x > 5 is allowed", "x < 5 is allowed"),
+        ("Press + to go on", "Press - to go on"),
+        ("at -5 degrees", "at 5 degrees"),
+        ("10 % of it", "10 of it"),
+        ("a → b", "a ← b"),
+    ],
+)
+def test_other_signs_make_another_chunk(one: str, other: str) -> None:
+    chunks = [Chunk(text, start=start) for start, text in enumerate((one, other, one, other))]
+    assert list(drop_duplicate_chunks(chunks, Duplicates())) == chunks[:2]
+    assert near_duplicate_groups([one, other], 1.0) == [[0, 1]], "and yet no such two are on two sides of a split"
+
+
+def test_other_markup_makes_no_other_document() -> None:
+    plain = Document("Title\n\nSome words.\n- one\n- two", "a.txt")
+    marked = Document("Title\n=====\n\n> Some **words**.\n+ one\n+ two", "a.md")
+    assert list(drop_duplicates([plain, marked], Duplicates())) == [plain]
+
+
 def test_an_index_of_many_keys_finds_what_was_put_in() -> None:
     index, known = KeyIndex(), dict[int, set[int]]()
     draw = random.Random(5)

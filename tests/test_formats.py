@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from datasets_made import make_dataset
 from vectune import formats
 from vectune.config import Config
+from vectune.corpus import read_corpus
 from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
 from vectune.formats import export_dataset, open_dataset, read_queries
 from vectune.pipeline import write_run_file
+from vectune.records import Chunk
 
 
 def write(path: Path, content: str) -> Path:
@@ -314,3 +317,95 @@ def test_query_logs(tmp_path: Path) -> None:
         read_queries(write(tmp_path / "empty.txt", "\n"))
     with pytest.raises(DatasetError, match="none looks like the queries"):
         read_queries(write(tmp_path / "other.csv", "count\n1\n"))
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv"])
+def test_a_table_with_one_column_is_read_as_lines(tmp_path: Path, name: str) -> None:
+    lines = ["how to cook, fry, and boil eggs", "price; please", '"never closed', 'the "exact" words', "last"]
+    log = write(tmp_path / name, "\n".join(["query", *lines]))
+    assert [query.text for query in read_queries(log)] == lines
+    with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["query"], *([line] for line in lines)])
+    assert [query.text for query in read_queries(tmp_path / name)] == lines, "quoted as a writer of CSV does"
+
+
+def test_a_quote_that_is_not_closed_swallows_nothing(tmp_path: Path) -> None:
+    stray = 'query\tn\nwhat is "x" here\t1\n"quoted at the start\t2\nthe next\t3\n'
+    found = [query.text for query in read_queries(write(tmp_path / "log.tsv", stray))]
+    assert found == ['what is "x" here', '"quoted at the start', "the next"]
+    with pytest.raises(DatasetError, match=r"1 malformed row(?s:.*)line 3: a quote is opened and not closed"):
+        open_dataset(write(tmp_path / "a.csv", 'query,text\na,x\nb,"y\nc,z\n'))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.jsonl", '{"query": "a"}\n{"query": "broken\n{"query": "b"}\n', "line 2: is not valid JSON"),
+        ("log.jsonl", '{"query": "a"}\n["b"]\n', "line 2: is not a JSON object"),
+        ("log.csv", "query,clicks\na,5\nb, and c,3\n", "line 3: has 3 cells, the header 2"),
+    ],
+)
+def test_no_line_of_a_log_is_dropped_silently(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DatasetError) as caught:
+        read_queries(path)
+    assert f"{path}, {message}" in str(caught.value)
+    assert "one query a line" in caught.value.hint
+
+
+@pytest.mark.parametrize("further", ["chunk_id", "title"])
+def test_a_negative_that_is_a_positive_elsewhere_is_that_chunk(tmp_path: Path, further: str) -> None:
+    rows = ["a,about wheels,1,about levers", "b,about levers,2,about wheels", "c,about pumps,3,about nothing"]
+    dataset = open_dataset(write(tmp_path / "a.csv", f"query,positive,{further},negative\n" + "\n".join(rows)))
+    texts = [chunk.text for chunk in dataset.corpus.values()]
+    assert texts == ["about wheels", "about levers", "about pumps", "about nothing"]
+
+
+def test_ids_of_negatives_stand_for_one_text(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "positive": {"id": "1", "text": "x"}, "negative": {"id": "2", "text": "y"}},
+        {"query": "b", "positive": {"id": "2", "text": "z"}},
+    ]
+    with pytest.raises(DatasetError, match="line 2: the chunk id '2' already stands for another text"):
+        open_dataset(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("deep.json", "[" * 100_000, "deep.json: is not valid JSON"),
+        ("deep.jsonl", '{"query": "a", "text": ' + "[" * 100_000 + "\n", "deep.jsonl, line 1: is not valid JSON"),
+        ("a.csv", 'query,text,chunk_id\na,x,"b\tc"\n', r"a.csv, line 2: the id 'b\tc' holds a tab or a line break"),
+        ("a.csv", 'query,text,qid\na,x,"b\nc"\n', r"a.csv, line 2: the id 'b\nc' holds a tab or a line break"),
+        (
+            "a.json",
+            json.dumps({"queries": {"q": "x"}, "corpus": {"c": "t"}, "relevant_docs": {"q": [["c"]]}}),
+            "a.json: the query 'q' names the unknown chunk '['c']'",
+        ),
+        (
+            "a.json",
+            json.dumps({"queries": {"q": "x"}, "corpus": {"c\td": "t"}, "relevant_docs": {"q": ["c\td"]}}),
+            r"a.json: the id 'c\td' holds a tab or a line break",
+        ),
+    ],
+)
+def test_nested_values_and_ids_that_no_file_takes_are_named(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(write(tmp_path / name, content))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["beir", "csv", "jsonl", "llama-index"])
+def test_half_a_surrogate_pair_keeps_nothing_from_being_written(tmp_path: Path, format: formats.Format) -> None:
+    write(tmp_path / "d" / "corpus.jsonl", r'{"_id": "c\ud83d", "title": "T\uD83D", "text": "x \ud83d\ude00 \ud83d"}')
+    write(tmp_path / "d" / "documents.jsonl", r'{"_id": "c\ud83d", "source": "s\ud83d"}')
+    write(tmp_path / "d" / "queries.jsonl", r'{"_id": "q", "text": "a \ud83d"}')
+    write(tmp_path / "d" / "qrels" / "train.tsv", "query-id\tcorpus-id\tscore\nq\tc\ufffd\t1\n")
+    path = tmp_path / ("out" if format in ("beir", "llama-index") else f"out.{format}")
+    export_dataset(open_dataset(tmp_path / "d"), path, format)
+    assert {query.text for query in open_dataset(path).queries.values()} == {"a \ufffd"}
+    assert read_corpus(tmp_path / "d", in_memory=0)["c\ufffd"] == Chunk(
+        "x \U0001f600 \ufffd", "T\ufffd", source="s\ufffd", id="c\ufffd"
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vectune.headings import markdown_headings, plain_line
+from vectune.headings import LONGEST, markdown_headings, plain_line
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,12 @@ from vectune.headings import markdown_headings, plain_line
 )
 def test_a_line_loses_its_markup_and_keeps_its_names(line: str, plain: str) -> None:
     assert plain_line(line) == plain
+
+
+@pytest.mark.parametrize("mark", [" _a", "*a", "[", "`a", "[a]("])
+def test_of_an_enormous_line_the_beginning_is_taken(mark: str) -> None:
+    """To find the mark-up of all of it would take minutes."""
+    assert 0 < len(plain_line(mark * 300_000)) <= LONGEST
 
 
 def test_headings_keep_the_names_of_options() -> None:

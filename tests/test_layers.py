@@ -18,7 +18,7 @@ LEVELS = {
         "dataset", "documents", "extraction", "headings", "pages", "workers", "tokens", "chunking", "bands",
         "duplicates", "queries", "tables", "formats", "splits", "negatives", "embedders", "adapters", "blend", "tail",
         "lexical", "metrics", "statistics", "testing", "corpus", "lines", "ids", "stored", "judgments", "bulk", "words",
-        "carded", "characters",
+        "carded", "characters", "charsets",
     },
     2: {
         "training", "bridge", "products", "ranks", "retrieval", "encoding", "rankers", "hybrid", "board", "evaluation",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vectune.embedders.models import DEFAULT_MODEL, behind_api
 from vectune.errors import UsageError
-from vectune.headings import heading_path
+from vectune.headings import heading_paths
 from vectune.pages import continues, full_width
 from vectune.records import Chunk, Document
 from vectune.tokens import TokenCounter, document_prompt, load_tokenizer, model_reads, read_tokenizer
@@ -105,20 +105,18 @@ class Chunker:
     def split(self, document: Document) -> list[Chunk]:
         """The document's chunks in order; pieces without a letter or digit are left out."""
         limit = self.size // TITLE_SHARE
-        starts = [heading.start for heading in document.headings]
+        starts, above = [heading.start for heading in document.headings], heading_paths(document.headings)
         title = self._cut(document.title, limit)
         paths: dict[tuple[str, ...], str] = {(): title}
         if self.options.context == "path":
-            for start in starts:
-                path = heading_path(document.headings, starts, start)
-                paths[path] = self._path_title(document.title, path, limit)
+            paths |= {path: self._path_title(document.title, path, limit) for path in above[1:]}
         elif self.options.context == "none":
             title = ""
             paths = {(): title}
         room = self.size - max(map(self.count, paths.values()))
         chunks = []
         for piece in self._pieces(document, room):
-            path = heading_path(document.headings, starts, piece.start)
+            path = above[bisect_right(starts, piece.start)]
             chunks.append(self._chunk(document, piece, paths.get(path, title), path))
         if not self.count.exact:
             chunks = [part for chunk in chunks for part in self._fitting(document, chunk)]

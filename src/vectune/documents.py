@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vectune.charsets import decode
 from vectune.errors import DocumentError
 from vectune.headings import choose_title, front_matter_title, markdown_headings
 from vectune.progress import SILENT, Progress
@@ -318,8 +319,8 @@ def _read_text(file: Found, options: DocumentOptions) -> Document | str:
         text = decode(file.path.read_bytes())
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    except UnicodeDecodeError as error:
-        return f"not text: invalid {error.encoding.upper()} at byte {error.start}"
+    except ValueError as error:
+        return str(error)
     markdown = file.path.suffix.lower() in MARKDOWN
     if not any(map(str.isalnum, text)):
         return "no text in it"
@@ -328,14 +329,3 @@ def _read_text(file: Found, options: DocumentOptions) -> Document | str:
     headings = markdown_headings(text) if markdown else ()
     given = front_matter_title(text) if markdown else ""
     return Document(text, file.source, choose_title(given, headings, file.source), (), headings)
-
-
-def decode(data: bytes) -> str:
-    """Text of a file: UTF-8, or UTF-16 where a byte order mark says so.
-
-    Raises:
-        UnicodeDecodeError: it is neither.
-    """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")

@@ -31,6 +31,8 @@ RUN = 3  # words in a shingle; letters where a script has no spaces
 PERMUTATIONS = 128  # standard error of a similarity of 0.8: 0.035
 BLOCK = 16_384  # shingles hashed at a time: 8 MiB
 _NUMBER = re.compile(r"\d+")
+# Signs that say something; not where they may be mark-up: a quote or item at the start of a line, a line of === or +--.
+_SIGN = re.compile(r"(?<!\S)[-−](?=\d)|(?m:(?<!^))(?<![<>=+~-])[<>=+](?![<>=+~-])|[%‰°$€£¥±×÷¬√∞≈≠≤≥←↑→↓✓✔✗✘]")
 _PLACES = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 
 Record = TypeVar("Record", Document, Chunk)
@@ -41,8 +43,8 @@ class DuplicateOptions:
     """What is left out because it was there already.
 
     Attributes:
-        documents: Jaccard index from which a document repeats another one; 1 leaves out equal words alone, above 1
-            none.
+        documents: Jaccard index from which a document repeats another one; 1 leaves out equal words and signs alone,
+            above 1 none.
         chunks: the same for chunks.
     """
 
@@ -88,7 +90,8 @@ class NearDuplicates:
 
     Args:
         threshold: Jaccard index from which two texts are near-duplicates.
-        same_numbers: texts with different numbers are never duplicates: last year's table is not this year's.
+        same_numbers: texts with different numbers are never duplicates: last year's table is not this year's. Nor are
+            texts of the same words with other signs, such as < for >.
         kin: a text that is near so many texts of the index already is not put into it.
     """
 
@@ -100,7 +103,7 @@ class NearDuplicates:
         rows = rows_of_band(threshold)
         draw = np.random.default_rng(0)
         self._factors = draw.integers(1, 2**64, (PERMUTATIONS // rows, rows), np.uint64, endpoint=False) | np.uint64(1)
-        self._bands, self._exact = KeyIndex(), KeyIndex()
+        self._bands, self._exact, self._worded = KeyIndex(), KeyIndex(), KeyIndex()
         self._signatures = RecordFile()
         self._numbers = array("L")  # of the texts with a signature
         self._count = 0
@@ -112,14 +115,18 @@ class NearDuplicates:
         """
         number, self._count = self._count, self._count + 1
         words = words_in(text.casefold())
-        key = _hashes(words)
+        worded = _hashes(words)
+        key = worded ^ _hashes(_SIGN.findall(text)) if self.same_numbers else worded
         same = self._exact.find(key)
         if same:
             return [(min(same), 1.0)]
         near: list[tuple[int, float]] = []
-        if words and self.threshold < 1:
+        others = self.same_numbers and self._worded.find(worded)
+        if words and self.threshold < 1 and not others:
             near = self._near_and_indexed(words, _NUMBER.findall(text) if self.same_numbers else [], number)
         self._exact.insert(key, near[0][0] if near else number)
+        if self.same_numbers and not others:
+            self._worded.insert(worded, number)
         return near
 
     def _near_and_indexed(self, words: list[str], figures: list[str], number: int) -> list[tuple[int, float]]:

@@ -18,17 +18,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from vectune.charsets import as_utf8
 from vectune.headings import choose_title, markdown_headings
 from vectune.pages import join_pages
 
 LENGTH = struct.Struct(">Q")
 PAGED = ("application/pdf",)
+TEXTS = frozenset(  # that kreuzberg takes for UTF-8; tables and e-mail it reads in any encoding
+    ".html .htm .xhtml .xml .svg .json .jsonl .ndjson .yaml .yml .rst .org .tex .latex .typ .typst .ipynb .opml .bib "
+    ".ris .enw .nbib .djot .docbook .jats .fb2".split()
+)
 MOST_UNREADABLE = 0.05  # of a text's characters; a few come from a wrong encoding, many are no text at all
 NO_TEXT = "no text in it (a scan?); OCR needs tesseract"
 _HTML_HEAD = re.compile(r"\A---\n(?:[\w:.-]+: [^\n]*\n)*\n*(?:## title: [^\n]*\n+|---\n+)")  # kreuzberg puts it on top
 _MARK = "\f{page_num}\f"  # in front of each page
 _MARKED = re.compile(r"(?:\A|\f)\d+\f")  # kreuzberg strips the text, and the first mark with it
 _FAILURES = (  # what kreuzberg says → what a person can act on
+    ("no page boundaries", "a PDF without pages"),
     ("password", "encrypted: it needs a password"),
     ("encrypt", "encrypted: it needs a password"),
     ("formaterror", "damaged or truncated PDF"),
@@ -108,14 +114,27 @@ def _extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
 
 @contextmanager
 def _readable(path: str) -> Iterator[str]:
-    """The path, or a link to it: kreuzberg takes no path that is not UTF-8."""
-    if _is_utf8(path):
+    """The path, or a link to it or a copy: kreuzberg takes no path that is not UTF-8, nor text that is not."""
+    text = _mended(path)
+    if text is None and _is_utf8(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder, "file" + Path(path).suffix)
-        link.symlink_to(os.path.abspath(path))
-        yield str(link)
+        beside = Path(folder, "file" + Path(path).suffix)
+        if text is None:
+            beside.symlink_to(os.path.abspath(path))
+        else:
+            beside.write_bytes(text)
+        yield str(beside)
+
+
+def _mended(path: str) -> bytes | None:
+    """What a file of text holds, in UTF-8; None where the file itself can be read."""
+    if Path(path).suffix.lower() not in TEXTS:
+        return None
+    data = Path(path).read_bytes()
+    text = as_utf8(data)
+    return None if text is data else text
 
 
 def _is_utf8(path: str) -> bool:

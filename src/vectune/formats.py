@@ -11,17 +11,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from vectune.characters import wording
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.errors import DatasetError, MissingExtraError, UsageError
+from vectune.lines import checked_id, whole_json
 from vectune.records import Chunk, Query
 from vectune.runs import Json, is_own, writing
 from vectune.tables import SPLIT_NAMES, SYNONYMS, Row, Table, guess_columns
 
 Format = Literal["beir", "llama-index", "csv", "tsv", "jsonl", "parquet", "hf"]
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_NO_SEPARATOR = "\x1f"  # of a table with one column: there, a comma is part of the text
 _LLAMA_INDEX = ("queries", "corpus", "relevant_docs")
 
 
@@ -158,10 +160,10 @@ def _open_json(path: Path, skip_malformed: bool) -> RetrievalDataset:
 
 def _load_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return whole_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(f"is not valid UTF-8 ({error.reason} at byte {error.start}).", path=path) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"is not valid JSON ({error}).", path=path) from None
 
 
@@ -202,14 +204,18 @@ def _relevant(content: Json, key: str, path: Path) -> list[str]:
     if not isinstance(chunks, list) or not chunks:
         raise DatasetError(f"the query '{key}' has no relevant_docs.", path=path)
     for chunk in chunks:
-        if chunk not in content["corpus"]:
-            raise DatasetError(f"the query '{key}' names the unknown chunk '{chunk}'.", path=path)
+        if not isinstance(chunk, str) or chunk not in content["corpus"]:
+            raise DatasetError(f"the query '{key}' names the unknown chunk '{str(chunk)[:60]}'.", path=path)
     return chunks
 
 
 def _string(text: Any, key: str, path: Path) -> str:
     if not isinstance(text, str):
         raise DatasetError(f"the text of '{key}' is {str(text)[:60]!r}, not a text.", path=path)
+    try:
+        checked_id(key)
+    except ValueError as problem:
+        raise DatasetError(str(problem), path=path) from None
     return text
 
 
@@ -237,22 +243,55 @@ def _rows(path: Path, table: Table) -> Iterator[tuple[int, Row]]:
 def _csv_rows(path: Path, separator: str | None, table: Table) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with _utf8(path), path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
         if separator is None:
-            first = file.readline()
-            file.seek(0)
             separator = max((",", ";", "\t"), key=first.count)
-        reader = csv.reader(file, delimiter=separator)
+        if separator not in first:
+            separator = _NO_SEPARATOR
+        plain = separator in ("\t", _NO_SEPARATOR) and not _quoted(file, separator)
+        file.seek(0)
+        lines = _Lines(file)
+        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
         header = next(reader, [])
         before = reader.line_num
         for values in reader:
             number, before = before + 1, reader.line_num  # a quoted cell may hold line breaks
             if not any(values):
                 continue
-            if len(values) != len(header):
-                wrong = f"has {len(values)} cells, the header {len(header)} (it begins with {values[0][:40]!r})."
-                table.problems.append(f"{path}, line {number}: {wrong}")
+            wrong = f"has {len(values)} cells, the header {len(header)}" if len(values) != len(header) else ""
+            if lines.ended:  # the reader would not have asked for more
+                wrong = "a quote is opened and not closed"
+            if wrong:
+                table.problems.append(f"{path}, line {number}: {wrong} (it begins with {values[0][:40]!r}).")
                 continue
             yield number, dict(zip(header, values, strict=True))
+
+
+class _Lines:
+    """A file's lines.
+
+    Attributes:
+        ended: somebody asked for a line after the last one.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._file
+        self.ended = True
+
+
+def _quoted(file: TextIO, separator: str) -> bool:
+    """Whether quotes stand around whole cells, as a writer of CSV puts them; in many a log they are text."""
+    file.seek(0)
+    try:
+        for _ in csv.reader(file, delimiter=separator, strict=True):
+            pass
+    except csv.Error:
+        return False
+    return True
 
 
 def _json_lines(path: Path, table: Table) -> Iterator[tuple[int, Any]]:
@@ -261,8 +300,8 @@ def _json_lines(path: Path, table: Table) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
-            except ValueError as error:
+                yield number, whole_json(line)
+            except (ValueError, RecursionError) as error:
                 table.problems.append(f"{path}, line {number}: is not valid JSON ({error}).")
 
 
@@ -335,13 +374,15 @@ def read_queries(path: str | Path) -> list[Query]:
     Repeats are dropped, also those in another case, with other blanks or another end (two splits may not ask the same).
 
     Raises:
-        DatasetError: the file is missing or holds no query.
+        DatasetError: the file is missing or holds no query, or rows are malformed.
     """
     path = Path(path)
     if not path.is_file():
         raise DatasetError(f"{path}: no such file.")
     if path.suffix.lower() in TABLES:
-        texts = [str(_query_cell(row, path)).strip() for _, row in _rows(path, Table(path))]
+        table = Table(path)
+        texts = [str(_query_cell(row, path)).strip() for _, row in _rows(path, table)]
+        table.check("Correct or remove these lines, or give a text file with one query a line.")
     else:
         with _utf8(path):
             texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]

@@ -12,6 +12,8 @@ from vectune.metrics import mean, measure_name
 
 _GATE = re.compile(r"^(?P<measure>[^:]+):(?P<bound>[+-]?(?:\d+\.?\d*|\.\d+))$")
 
+_ROUNDING = 1e-12  # .62 - .6 is a little less than .02 in floating point, and the mean of ten .1 than .1
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -61,11 +63,11 @@ def check_gates(board: Board, base: str, candidate: str, gates: Sequence[Gate]) 
 def _checked(board: Board, base: str, candidate: str, gate: Gate) -> tuple[bool, str]:
     value = mean(board.row(candidate).values(gate.measure))
     if not gate.relative:
-        holds = value >= gate.bound
+        holds = value >= gate.bound - _ROUNDING
         found = f"{gate.measure} of {candidate} is {figure(value)}, asked {figure(gate.bound)}"
     else:
         difference = value - mean(board.row(base).values(gate.measure))
-        holds = difference >= gate.bound - 1e-12  # .62 - .6 is a little less than .02 in floating point
+        holds = difference >= gate.bound - _ROUNDING
         found = (
             f"{gate.measure} of {candidate} is {figure(difference, sign=True)} against {base}, "
             f"asked {figure(gate.bound, sign=True)}"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from vectune.records import Heading
 
+LONGEST = 1000  # characters of a heading that count: to find its mark-up may take their square
+
 # One alternation finds fences and headings in a single pass, so that "# x" inside a fence is not taken for a heading.
 _MARKDOWN = re.compile(
     r"^[ ]{0,3}(?P<fence>`{3,}|~{3,})[^\n]*$"
-    r"|^[ ]{0,3}(?P<marks>\#{1,6})[ \t]+(?P<text>[^\n]*?)[ \t]*\#*[ \t\r]*$"
+    r"|^[ ]{0,3}(?P<marks>\#{1,6})[ \t]+(?P<text>[^\n]*)$"
     r"|^(?P<over>[ ]{0,3}(?![-*+>|\#=`~]|\d+[.)][ \t])[^\s|][^\n|]*?)[ \t\r]*\n[ ]{0,3}(?P<under>=+|-{2,})[ \t\r]*$",
     re.MULTILINE,
 )
@@ -50,15 +51,15 @@ def markdown_headings(text: str) -> tuple[Heading, ...]:
                 fence = ""
         elif not fence:
             level = len(match["marks"]) if match["marks"] else 1 if match["under"][0] == "=" else 2
-            name = plain_line(match["text"] if match["marks"] else match["over"])
+            name = plain_line(match["text"].rstrip().rstrip("#") if match["marks"] else match["over"])
             if name:
                 found.append(Heading(match.start(), level, name))
     return tuple(found)
 
 
 def plain_line(line: str) -> str:
-    """A line without Markdown's emphasis and links, with single spaces."""
-    return " ".join(_MARKUP.sub(_unmarked, line).replace("\\", "").split())
+    """A line without Markdown's emphasis and links, with single spaces; of an enormous one the beginning."""
+    return " ".join(_MARKUP.sub(_unmarked, line[:LONGEST]).replace("\\", "").split())
 
 
 def _unmarked(match: re.Match[str]) -> str:
@@ -95,18 +96,16 @@ def choose_title(given: str, headings: Sequence[Heading], source: str, *, trust_
     return name or top
 
 
-def heading_path(headings: Sequence[Heading], starts: Sequence[int], offset: int) -> tuple[str, ...]:
-    """The headings that an offset is under, outermost first.
+def heading_paths(headings: Iterable[Heading]) -> list[tuple[str, ...]]:
+    """For what is above all headings, and below each of them in order, the headings that it is under, outermost first.
 
-    Args:
-        headings: in order of start.
-        starts: their starts, for bisection.
-        offset: a position in the text.
+    The path of an offset is ``paths[bisect_right(starts, offset)]``.
     """
-    path: list[Heading] = []
-    for heading in reversed(headings[: bisect_right(starts, offset)]):
-        if not path or heading.level < path[-1].level:
-            path.append(heading)
-            if heading.level == 1:
-                break
-    return tuple(heading.text for heading in reversed(path))
+    paths: list[tuple[str, ...]] = [()]
+    above: list[Heading] = []
+    for heading in headings:
+        while above and above[-1].level >= heading.level:
+            above.pop()
+        above.append(heading)
+        paths.append(tuple(one.text for one in above))
+    return paths

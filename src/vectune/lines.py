@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from vectune.characters import whole
 from vectune.errors import DatasetError
 from vectune.runs import Json
 
@@ -28,6 +30,28 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, int, str]]:
         raise DatasetError(f"cannot be read ({error.strerror}).", path=path) from None
 
 
+def whole_json(text: str) -> Any:
+    """What JSON says, with U+FFFD for each half of a surrogate pair: it may be escaped there, and no file takes it.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or too deep.
+    """
+    found = json.loads(text)
+    halves = "\\ud" in text or "\\uD" in text
+    return json.loads(whole(json.dumps(found, ensure_ascii=False))) if halves else found
+
+
+def checked_id(key: str) -> str:
+    """An id that a line of qrels can hold.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if any(character in key for character in "\t\n\r"):
+        raise ValueError(f"the id {key[:60]!r} holds a tab or a line break, which qrels cannot.")
+    return key
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, int, Json]]:
     """Number, first byte and object of each line that is not empty.
 
@@ -38,7 +62,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, int, Json]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = whole_json(line)
         except (ValueError, RecursionError) as error:
             raise DatasetError(f"is not valid JSON ({error}).", path=path, line=number) from None
         if not isinstance(record, dict):

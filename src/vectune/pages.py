@@ -1,4 +1,4 @@
-"""Pages of plain lines (a PDF's) made into one text: running heads removed, wrapped lines joined, headings found.
+"""Pages of plain lines (a PDF's) made into one text: running heads go, wrapped lines are joined, headings found.
 
 A PDF knows lines, not paragraphs. What comes out has one line a paragraph, a blank line between paragraphs and two
 before a heading, so that a chunker sees the structure; rows of tables stay lines of their own.
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from vectune.records import Heading
 
 EDGE_LINES = 3  # how deep running heads and feet are looked for
+LONGEST_HEAD = 200  # characters of a head with a page's number
 MOST_PAGES = 0.4  # left and right pages may carry different heads, so "most" is less than half
-_DIGITS = re.compile(r"\d+")
-_PAGE_NUMBER = re.compile(
-    r"\D*\d{1,4}\D*|\W*\d+ ?(?:/|\||of|von|de|sur|di|van) ?\d+\W*", re.IGNORECASE
-)  # 7, F-7, 7 / 12
+MOST_NUMBERED = 0.7  # of the pages carry their number beside words; fewer are the titles of a series
+_NUMBER = re.compile(r"(?<!\d)\d{1,4}(?!\d)")
+_BARE = re.compile(r"\W*\d+ ?(?:/|\||of|von|de|sur|di|van) ?\d+\W*", re.IGNORECASE)  # 7 / 12
 _PAGE = re.compile(
     r"\b(?:pages?|seite|p[aá]gina|pagină|side|sida|sivu|strona|strana|oldal|sayfa|puslapis|halaman|orrialdea?|"
     r"страница|стр|σελίδα|էջ)\b|पृष्ठ|பக்கம்|صفحة|頁|页|ページ",
@@ -95,22 +96,54 @@ def continues(line: str, following: str, width: int) -> bool:
     return not line.endswith((".", "!", "?", ":")) or len(line) >= 0.9 * width
 
 
+class _Mark(NamedTuple):
+    """What a running head or foot has on all its pages."""
+
+    side: int  # 0 for the top, 1 for the foot
+    line: str  # with # in place of the page's number
+    offset: int | None = None  # from the page's index to the number in the line; None where there is none
+    among_words: bool = False  # the number stands beside other words
+
+
 def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
-    """Drop heads and feet that most pages carry; the number of the page does not make them differ."""
+    """Heads and feet that most pages carry: those with the page's number go, of others the first one stays."""
     full = [page for page in pages if any(page)]
-    seen: Counter[tuple[int, str]] = Counter()
-    for page in full:
-        seen.update({(side, _shape(line)) for side in (0, 1) for line in _edge(page, side)})
-    enough = max(3, MOST_PAGES * len(full))
-    repeated = {key for key, count in seen.items() if count >= enough}
-    return [_trimmed(page, repeated) for page in pages] if repeated else pages
+    seen: Counter[_Mark] = Counter()
+    for index, page in enumerate(pages):
+        seen.update({mark for side in (0, 1) for line in _edge(page, side) for mark in _marks(line, side, index)})
+    repeated = _repeated(seen, len(full))
+    said: set[str] = set()
+    return [_trimmed(page, index, repeated, said) for index, page in enumerate(pages)] if repeated else pages
 
 
-def _shape(line: str) -> str:
-    """What a running head has on all its pages; the figures of a table's row are what the row says, and stay."""
-    digits, letters = sum(map(str.isdigit, line)), sum(map(str.isalpha, line))
-    numbered = letters >= digits or _PAGE_NUMBER.fullmatch(line) or _PAGE.search(line)
-    return (_DIGITS.sub("#", line) if numbered else line).casefold()
+def _repeated(seen: Counter[_Mark], pages: int) -> set[_Mark]:
+    """Marks of running heads. Numbers that grow with the pages tell a number of the page from one of a title."""
+    found = [mark for mark, count in seen.items() if count >= 3]
+    total: Counter[tuple[int, str]] = Counter()
+    for mark in found:
+        total[mark[:2]] += seen[mark]  # the parts of a document may be numbered each for itself
+    found = [mark for mark in found if total[mark[:2]] >= MOST_PAGES * pages]
+    among: Counter[int] = Counter()
+    for mark in found:
+        among[mark.side] += seen[mark] * mark.among_words
+    return {mark for mark in found if not mark.among_words or among[mark.side] >= MOST_NUMBERED * pages}
+
+
+def _marks(line: str, side: int, index: int) -> Iterator[_Mark]:
+    yield _Mark(side, line.casefold())
+    letters = "".join(filter(str.isalpha, line)).encode()  # in bytes: of Chinese, one is a word
+    alone = len(letters) <= 2 or bool(_PAGE.search(line) or _BARE.fullmatch(line))  # F-7, page 7
+    for number in _NUMBER.finditer(line) if len(line) <= LONGEST_HEAD else ():
+        before, after = line[: number.start()], line[number.end() :]
+        if alone or _beside_words(before, after, side):
+            yield _Mark(side, f"{before}#{after}".casefold(), int(number[0]) - index, not alone)
+
+
+def _beside_words(before: str, after: str, side: int) -> bool:
+    """Whether a number may be the page's: at an end of the line, and at the top not after one word ("Lesson 7")."""
+    if any(map(str.isalnum, before)) and any(map(str.isalnum, after)):
+        return False
+    return side == 1 or sum(any(map(str.isalpha, word)) for word in (before + after).split()) > 1
 
 
 def _edge(page: list[str], side: int) -> list[str]:
@@ -119,13 +152,21 @@ def _edge(page: list[str], side: int) -> list[str]:
     return lines[:depth] if side == 0 else lines[-depth:]
 
 
-def _trimmed(page: list[str], repeated: set[tuple[int, str]]) -> list[str]:
-    lines = [line for line in page if line]
+def _trimmed(page: list[str], index: int, repeated: set[_Mark], said: set[str]) -> list[str]:
+    """The page without running heads; all of it where nothing would be left. ``said``: heads that were kept once."""
+    lines = whole = [line for line in page if line]
     for side in (0, 1):
         edge = _edge(lines, side)
-        keep = [line for line in edge if (side, _shape(line)) not in repeated]
+        keep = []
+        for line in edge:
+            marks = repeated.intersection(_marks(line, side, index))
+            numbered = any(mark.offset is not None for mark in marks)
+            if not marks or not (numbered or line.casefold() in said):
+                keep.append(line)
+            if marks:
+                said.add(line.casefold())
         lines = keep + lines[len(edge) :] if side == 0 else lines[: len(lines) - len(edge)] + keep
-    return lines
+    return lines or whole
 
 
 def _mark_headings(rows: list[_Line], width: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import weakref
 from abc import abstractmethod
@@ -15,7 +14,7 @@ import numpy as np
 
 from vectune.errors import DatasetError
 from vectune.ids import Ids, hash64
-from vectune.lines import json_records, json_texts
+from vectune.lines import json_records, json_texts, whole_json
 from vectune.records import Query
 from vectune.runs import Json
 
@@ -39,7 +38,7 @@ class LineFile:
         with self._lock:
             self._file.seek(self.starts[number])
             line = self._file.readline()
-        found: Json = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+        found: Json = whole_json(line.decode("utf-8-sig"))
         return found
 
 

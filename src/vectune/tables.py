@@ -1,7 +1,8 @@
 """Tables of pairs, triplets and judged lists → RetrievalDataset. Columns are recognised by the names that people use.
 
 A row holds a query and one or more texts: positives, negatives, or texts with a score. Negatives and texts with the
-score 0 join the corpus, where mining finds them. Rows may come from CSV, JSONL, Parquet or a Hugging Face dataset.
+score 0 join the corpus, where mining finds them; a negative that is another row's positive is that chunk, and no second
+one. Rows may come from CSV, JSONL, Parquet or a Hugging Face dataset.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError
+from vectune.lines import checked_id
 from vectune.records import Chunk, Query, content_id
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -45,11 +47,13 @@ class Table:
 
     Attributes:
         path: for messages.
+        negatives: chunk id → chunk; only when all rows are known is it clear which of them are positives elsewhere.
         problems: one message for each malformed row.
     """
 
     path: Path
     corpus: dict[str, Chunk] = field(default_factory=dict)
+    negatives: dict[str, Chunk] = field(default_factory=dict)
     queries: dict[str, Query] = field(default_factory=dict)
     qrels: dict[str, Qrels] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -77,18 +81,31 @@ class Table:
         Raises:
             DatasetError: rows are malformed and are not to be skipped, or no row holds a positive.
         """
-        if self.problems and not skip_malformed:
+        if not skip_malformed:
+            self.check(
+                "Correct them, or leave them out: vectune queries DATA --skip-malformed --export NEW --format beir."
+            )
+        if not any(self.qrels.values()):
+            raise DatasetError("no row holds a query with a relevant text.", path=self.path)
+        said = {text for chunk in self.corpus.values() for text in (chunk.text, chunk.content)}
+        new = {key: one for key, one in self.negatives.items() if key not in self.corpus and one.content not in said}
+        info = {"name": self.path.stem, "imported": str(self.path.name), "skipped": self.problems}
+        return RetrievalDataset({**self.corpus, **new}, self.queries, self.qrels, info)
+
+    def check(self, hint: str) -> None:
+        """Refuse malformed rows.
+
+        Raises:
+            DatasetError: there are some; lists the first ones.
+        """
+        if self.problems:
             shown = "\n".join(f"  - {problem}" for problem in self.problems[:MAX_SHOWN])
             more = len(self.problems) - MAX_SHOWN
             raise DatasetError(
                 f"{len(self.problems)} malformed row(s):\n{shown}" + (f"\n  … and {more} more" if more > 0 else ""),
-                "Correct them, or leave them out: vectune queries DATA --skip-malformed --export NEW --format beir.",
+                hint,
                 path=self.path,
             )
-        if not any(self.qrels.values()):
-            raise DatasetError("no row holds a query with a relevant text.", path=self.path)
-        info = {"name": self.path.stem, "imported": str(self.path.name), "skipped": self.problems}
-        return RetrievalDataset(self.corpus, self.queries, self.qrels, info)
 
     def _add_row(self, values: dict[str, Any], row: Row, split: str) -> None:
         text = _text(values.get("query"), "query")
@@ -104,8 +121,10 @@ class Table:
         judgments = [(self._chunk(entry, values), grade) for entry, grade in zip(entries, grades, strict=True)]
         negatives = [self._chunk(entry, {}) for entry in _negatives(row, values)]
         query = self._query(text, values.get("query_id"))
-        for chunk in (*(chunk for chunk, _ in judgments), *negatives):
+        for chunk, _ in judgments:
             self.corpus.setdefault(chunk.id, chunk)
+        for chunk in negatives:
+            self.negatives.setdefault(chunk.id, chunk)
         self.queries.setdefault(query.id, query)
         for chunk, grade in judgments:
             if grade >= 1:
@@ -113,7 +132,7 @@ class Table:
                 judged[chunk.id] = max(grade, judged.get(chunk.id, 0))
 
     def _query(self, text: str, key: Any) -> Query:
-        query = Query(text, id=str(key)) if key not in (None, "") else Query(text)
+        query = Query(text, id=checked_id(str(key))) if key not in (None, "") else Query(text)
         known = self.queries.get(query.id)
         if known is not None and known.text != text:
             raise ValueError(f"the query id '{query.id}' already stands for another text.")
@@ -128,8 +147,9 @@ class Table:
         text, title = _text(entry, "text"), str(title or "").strip()
         source = str(source or "").strip()
         document = content_id(source) if source else ""
-        chunk = Chunk(text, title, document, source, id=str(key) if key not in (None, "") else content_id(title, text))
-        known = self.corpus.get(chunk.id)
+        own = checked_id(str(key)) if key not in (None, "") else content_id(title, text)
+        chunk = Chunk(text, title, document, source, id=own)
+        known = self.corpus.get(chunk.id) or self.negatives.get(chunk.id)
         if known is not None and known.text != text:
             raise ValueError(f"the chunk id '{chunk.id}' already stands for another text.")
         return chunk
