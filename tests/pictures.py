@@ -40,8 +40,8 @@ def make_png(words: str) -> bytes:
     )
 
 
-def make_scan(pages: Sequence[str]) -> bytes:
-    """A PDF with a picture of words on each page and no text."""
+def make_scan(pages: Sequence[str], stamp: str = "") -> bytes:
+    """A PDF with a picture of words on each page and no text, but for a stamp on each."""
     numbers = range(3, 3 + 3 * len(pages), 3)
     kids = b" ".join(b"%d 0 R" % number for number in numbers)
     objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(pages))]
@@ -52,8 +52,9 @@ def make_scan(pages: Sequence[str]) -> bytes:
             b"/Type /XObject /Subtype /Image /Width %d /Height %d /ColorSpace /DeviceGray /BitsPerComponent 8" % size
         )
         paper = (300, 300 * size[1] // size[0])
-        drawn = b"q %d 0 0 %d 0 0 cm /P Do Q" % paper
-        placed = b"/Contents %d 0 R /Resources << /XObject << /P %d 0 R >> >>" % (number + 1, number + 2)
+        drawn = b"q %d 0 0 %d 0 0 cm /P Do Q BT /F 6 Tf 2 2 Td (%s) Tj ET" % (*paper, stamp.encode())
+        used = b"/XObject << /P %d 0 R >> /Font << /F << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >>"
+        placed = b"/Contents %d 0 R /Resources << %s >>" % (number + 1, used % (number + 2))
         objects.append(b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] %s >>" % (*paper, placed))
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawn), drawn))
         grey = zlib.compress(b"".join(rows))

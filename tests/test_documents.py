@@ -279,6 +279,15 @@ def test_texts_in_the_encodings_of_old_are_read_as_they_declare(tmp_path: Path) 
 
 
 @pytest.mark.skipif(shutil.which("tesseract") is None, reason="OCR needs tesseract")
+def test_a_stamp_on_each_page_does_not_stand_for_what_is_in_the_pictures(tmp_path: Path) -> None:
+    write(tmp_path, a_dot_pdf=make_scan(["THE LITTLE HILL", "FILL IT", "THE HILL"], stamp="Received by the archive"))
+    (document,), _ = read(tmp_path, timeout=300.0)
+    assert "THE LITTLE HILL" in document.text
+    (document,), _ = read(tmp_path, ocr=False)
+    assert set(document.text.split()) == set("Received by the archive".split())
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="OCR needs tesseract")
 def test_pictures_and_scans_are_read_by_ocr(tmp_path: Path) -> None:
     write(tmp_path, a_dot_png=make_png("THE LITTLE HILL"), b_dot_pdf=make_scan(["THE LITTLE HILL", "FILL IT"]))
     documents, skipped = read(tmp_path, timeout=300.0)

@@ -80,8 +80,9 @@ def extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
         return {"reason": "a picture; OCR needs tesseract"}
     try:
         found = _extract(path, source, picture)
-        if not _has_text(found["text"]) and can_ocr and not picture:
-            found = _extract(path, source, True)
+        if can_ocr and not picture and (found["bare"] or not _has_text(found["text"])):
+            read = _extract(path, source, True)
+            found = read if _has_text(read["text"]) else found
     except (KreuzbergError, OSError, ValueError, RuntimeError) as error:
         return {"reason": reason(error)}
     if found["text"].count("\ufffd") > MOST_UNREADABLE * len(found["text"]):
@@ -106,7 +107,7 @@ def _extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
         made = join_pages(_marked_pages(result.content) if ocr else [page["content"] for page in result.pages])
         given = str(metadata.get("title") or "")
         title = choose_title(given, made.headings, source, trust_headings=False)
-        return _answer(made.text, title, made.pages, made.headings)
+        return {**_answer(made.text, title, made.pages, made.headings), "bare": made.bare}
     text = _HTML_HEAD.sub("", result.content, count=1) if result.mime_type == "text/html" else result.content
     headings = markdown_headings(text)
     return _answer(text, choose_title(given, headings, source), (), headings)
@@ -148,7 +149,7 @@ def _marked_pages(text: str) -> list[str]:
 
 def _answer(text: str, title: str, pages: Any, headings: Any) -> dict[str, Any]:
     marks = [(heading.start, heading.level, heading.text) for heading in headings]
-    return {"text": text, "title": title, "pages": list(pages), "headings": marks}
+    return {"text": text, "title": title, "pages": list(pages), "headings": marks, "bare": False}
 
 
 def _config(paged: bool, ocr: bool) -> Any:

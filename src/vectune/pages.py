@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -46,11 +46,13 @@ class PageText:
         text: the whole text.
         pages: offset of each page's first character; a blank page has the offset of the next one.
         headings: found by their form; levels from 1.
+        bare: no page has a line that is no running head: most likely pictures with a stamp on each.
     """
 
     text: str = ""
     pages: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
+    bare: bool = False
 
 
 @dataclass
@@ -64,7 +66,7 @@ class _Line:
 
 def join_pages(pages: Sequence[str]) -> PageText:
     """Make one text of the pages' plain lines."""
-    lines = _without_running_heads([[line.strip() for line in _broken_at_bullets(page)] for page in pages])
+    lines, bare = _without_running_heads([[line.strip() for line in _broken_at_bullets(page)] for page in pages])
     rows = [_Line(line, number) for number, page in enumerate(lines) for line in page if line]
     if not rows:
         return PageText(pages=(0,) * len(pages))
@@ -72,7 +74,7 @@ def join_pages(pages: Sequence[str]) -> PageText:
     for row, following in pairwise(rows):
         row.joins_next = continues(row.text, following.text, width)
     _mark_headings(rows, width)
-    return _assemble(rows, len(pages))
+    return replace(_assemble(rows, len(pages)), bare=bare)
 
 
 def _broken_at_bullets(page: str) -> list[str]:
@@ -105,15 +107,25 @@ class _Mark(NamedTuple):
     among_words: bool = False  # the number stands beside other words
 
 
-def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
-    """Heads and feet that most pages carry: those with the page's number go, of others the first one stays."""
+def _without_running_heads(pages: list[list[str]]) -> tuple[list[list[str]], bool]:
+    """The pages without what most carry, and whether they hold nothing else.
+
+    Heads and feet with the page's number go, of others the first one stays.
+    """
     full = [page for page in pages if any(page)]
     seen: Counter[_Mark] = Counter()
     for index, page in enumerate(pages):
         seen.update({mark for side in (0, 1) for line in _edge(page, side) for mark in _marks(line, side, index)})
     repeated = _repeated(seen, len(full))
+    if not repeated:
+        return pages, False
     said: set[str] = set()
-    return [_trimmed(page, index, repeated, said) for index, page in enumerate(pages)] if repeated else pages
+    bare = all(
+        any(repeated.intersection(_marks(line, side, index)) for side in (0, 1))
+        for index, page in enumerate(pages)
+        for line in filter(None, page)
+    )
+    return [_trimmed(page, index, repeated, said) for index, page in enumerate(pages)], bare
 
 
 def _repeated(seen: Counter[_Mark], pages: int) -> set[_Mark]:
