@@ -44,10 +44,13 @@ FAULTS: Mapping[str, str] = {
     "error200": "status 200 and an error object instead of an answer",
     "hung": "never answers, keeps the connection open",
     "slow": "answers after slow_seconds",
+    "504": "a gateway that waited too long",
+    "cut": "status 200 and a connection that ends in the middle of the body",
     "disconnect": "closes the connection without a word",
     # chat completions
     "truncated": "the text stops in the middle, finish_reason is 'length'",
     "empty": "an empty text",
+    "parts": "the text as a list of parts, behind one that holds what the model thought",
     "nonsense": "a text that holds no query",
     # embeddings
     "reversed": "vectors in reversed order, each with its right index",
@@ -225,6 +228,8 @@ class OpenAIServer:
                 if answer is None:
                     break
                 await _write_answer(writer, answer)
+                if answer[2].get("connection") == "close":
+                    break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ValueError):
             pass  # the client went away, or the server is closing
         finally:
@@ -252,9 +257,10 @@ class OpenAIServer:
             if (refused := _failed(fault)) is not None:
                 return refused
         answer = self._dispatch(method, path, headers, body, raw, fault.kind if fault else "")
-        if fault is not None and fault.kind == "malformed":
-            cut = json.dumps(answer[1]).encode() if isinstance(answer[1], dict) else answer[1]
-            return answer[0], cut[: len(cut) // 2], {"content-type": "application/json"}
+        if fault is not None and fault.kind in ("malformed", "cut"):
+            whole = json.dumps(answer[1]).encode() if isinstance(answer[1], dict) else answer[1]
+            ends = {"content-length": str(len(whole)), "connection": "close"} if fault.kind == "cut" else {}
+            return answer[0], whole[: len(whole) // 2], {"content-type": "application/json", **ends}
         if answer[0] == 200 and not fault:
             self.answered[path] += 1
         return answer
@@ -301,7 +307,7 @@ class OpenAIServer:
         asked = sum(len(str(message.get("content"))) for message in body.get("messages", [])) // 4
         made = len(text) // 4 + self.thinking
         usage = {"prompt_tokens": asked, "completion_tokens": made}
-        message = {"role": "assistant", "content": text}
+        message = {"role": "assistant", "content": _in_parts(text) if fault == "parts" else text}
         choice = {"index": 0, "message": message, "finish_reason": "length" if fault == "truncated" else "stop"}
         return (
             200,
@@ -447,7 +453,7 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[st
 async def _write_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
     status, body, headers = answer
     content = json.dumps(body).encode() if isinstance(body, dict) else body
-    fields = {"content-type": "application/json", **headers, "content-length": str(len(content))}
+    fields = {"content-type": "application/json", "content-length": str(len(content)), **headers}
     head = f"HTTP/1.1 {status} Status\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     writer.write(head.encode("latin-1") + b"\r\n" + content)
     await writer.drain()
@@ -486,13 +492,19 @@ def _failed(fault: Fault) -> Answer | None:
         return _error(429, "Rate limit reached.", "rate_limit_exceeded", **wait)
     if fault.kind == "quota":
         return _error(429, "You exceeded your current quota.", "insufficient_quota")
-    if fault.kind in ("500", "503"):
+    if fault.kind in ("500", "503", "504"):
         return _error(int(fault.kind), "The server had an error.", None, **wait)
     if fault.kind == "html":
         return 502, b"<html><body>502 Bad Gateway</body></html>", {"content-type": "text/html"}
     if fault.kind == "error200":
         return 200, {"error": {"message": "The model crashed.", "type": "server_error", "code": None}}, {}
     return None
+
+
+def _in_parts(text: str) -> list[Json]:
+    """As Mistral's models that reason answer."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Let me think."}]}
+    return [thought, {"type": "text", "text": text}]
 
 
 def _spoiled(vectors: list[list[float]], fault: str) -> list[tuple[int, list[float]]]:

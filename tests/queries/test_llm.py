@@ -137,7 +137,7 @@ def test_own_prompt_file(server: OpenAIServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["429", "500", "503", "html", "malformed", "error200", "disconnect", "empty", "nonsense"]
+    "kind", ["429", "500", "503", "html", "504", "malformed", "cut", "error200", "disconnect", "empty", "nonsense"]
 )
 def test_one_fault_is_survived(server: OpenAIServer, kind: str) -> None:
     server.fail(kind)
@@ -306,7 +306,7 @@ def test_repetitions_are_within_the_budget(server: OpenAIServer) -> None:
     assert len(one.failures) == 1 and "holds no query" in one.failures[0].reason
 
 
-@pytest.mark.parametrize("fault", ["hung", "malformed"])
+@pytest.mark.parametrize("fault", ["hung", "malformed", "cut", "disconnect", "error200", "504"])
 def test_what_is_lost_on_the_way_is_paid_for(server: OpenAIServer, fault: str) -> None:
     list(writer(server).write(chunks(1)))
     whole = writer(server).estimate(chunks(12)).money
@@ -316,6 +316,21 @@ def test_what_is_lost_on_the_way_is_paid_for(server: OpenAIServer, fault: str) -
     assert len(by_chunk(list(one.write(chunks(12))))) == 1
     assert one.usage.money is not None and 0.2 * whole < one.usage.money <= whole / 2
     assert "budget" in one.stopped and server.count() < 8
+
+
+def test_what_breaks_off_from_the_start_is_paid_for_and_not_called_unreachable(server: OpenAIServer) -> None:
+    whole = writer(server).estimate(chunks(12)).money
+    server.fail("cut", times=1000)
+    one = writer(server, attempts=6, budget=whole)
+    with pytest.raises(EndpointError, match="broke before the answer was here"):
+        list(one.write(chunks(12)))
+    assert one.usage.money is not None and "budget" in one.stopped and server.count() <= 12
+
+
+def test_an_answer_in_parts_is_an_answer(server: OpenAIServer) -> None:
+    server.fail("parts", times=4)
+    assert by_chunk(list(writer(server).write(chunks(4)))) == {chunk.id: 2 for chunk in chunks(4)}
+    assert server.count() == 4
 
 
 def test_budget_needs_a_price(server: OpenAIServer, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from vectune.errors import EndpointError, UsageError
 from vectune.queries.answers import Answer
+from vectune.queries.completion import Unreadable, read_completion
 from vectune.queries.pricing import count_tokens
 from vectune.runs import Json
 
@@ -186,7 +187,7 @@ class ChatEndpoint:
         except (openai.APITimeoutError, TimeoutError):
             raise _Failed(f"no answer within {self._timeout:g} s", lost=True) from None
         except openai.APIConnectionError as error:
-            raise _Failed(f"connection failed: {error.__cause__ or error}", unreachable=True) from None
+            raise _disconnection(error.__cause__ or error) from None
         except openai.APIStatusError as error:
             raise self._refusal(error, schema is not None) from None
         except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
@@ -211,23 +212,11 @@ class ChatEndpoint:
 
     def _read(self, completion: Any, prompt: str) -> Answer:
         try:
-            choice = completion["choices"][0]
-            text = choice["message"].get("content") or ""
-            usage = completion.get("usage") or {}
-            counted = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        except (LookupError, TypeError, AttributeError, ValueError):
-            error = completion.get("error") if isinstance(completion, dict) else None
-            message = error.get("message") if isinstance(error, dict) else error
-            raise _Failed(f"no answer in the answer: {message or str(completion)[:200]}") from None
-        if not isinstance(text, str):
-            raise _Failed(f"no text in the answer: {str(text)[:200]}")
+            answer = read_completion(completion, count_tokens(prompt))
+        except Unreadable as problem:
+            raise _Failed(str(problem), lost=True) from None
         self.ever_answered = True
-        return Answer(
-            text,
-            tokens_in=counted[0] or count_tokens(prompt),
-            tokens_out=counted[1] or count_tokens(text),
-            truncated=choice.get("finish_reason") == "length",
-        )
+        return answer
 
     def _refusal(self, error: Any, sent_schema: bool) -> Exception:
         """What an error status means."""
@@ -241,7 +230,9 @@ class ChatEndpoint:
             return EndpointError(f"{self.address}: the account is empty: {message}")
         if status in (408, 409, 425, 429) or status >= 500:
             kind = _Busy if status == 429 else _Failed
-            return kind(f"{status}: {message}", retry_after=retry_after_seconds(error.response.headers))
+            wait = retry_after_seconds(error.response.headers)
+            # A gateway has stopped waiting, the model behind it has not.
+            return kind(f"{status}: {message}", retry_after=wait, lost=status in (504, 524))
         if self._other_words(message, sent_schema):
             return _Reworded(f"{status}: {message}")
         return Refused(f"{status}: {message}")
@@ -278,6 +269,14 @@ class _Busy(_Failed):
 
 class _Reworded(Exception):
     """Refused for the way it was asked; the endpoint has learnt another."""
+
+
+def _disconnection(cause: BaseException) -> _Failed:
+    """A connection that broke while an answer was awaited or read: the model was at work. Others were never made."""
+    # By name: the classes are httpx's or httpx2's, as the client's version has it.
+    if type(cause).__name__ in ("RemoteProtocolError", "ReadError", "DecodingError"):
+        return _Failed(f"the connection broke before the answer was here: {cause}", lost=True)
+    return _Failed(f"connection failed: {cause}", unreachable=True)
 
 
 class _NoTimeout:
