@@ -135,6 +135,7 @@ class OpenAIServer:
         base64: whether ``encoding_format: base64`` is understood; otherwise floats come back all the same.
         refuses_base64: whether ``encoding_format: base64`` is refused with 400.
         max_inputs: texts in one embedding request; more are refused with 400.
+        refuses: body of a chat request → status and words of an error; None where it is answered.
         max_input_characters: of one text or message; longer ones are refused with 400 as too long.
         rates: fault kind → share of requests that meet it, drawn with ``seed``.
         retry_after: seconds named by 429s that come from ``rates``.
@@ -152,6 +153,7 @@ class OpenAIServer:
     base64: bool = True
     refuses_base64: bool = False
     max_inputs: int = 2048
+    refuses: Callable[[Json], tuple[int, str] | None] | None = None
     max_input_characters: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     retry_after: float | None = None
@@ -299,6 +301,8 @@ class OpenAIServer:
             return refused
         if body.get("response_format", {}).get("type") == "json_schema" and not self.json_schema:
             return _error(400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported.")
+        if self.refuses is not None and (error := self.refuses(body)) is not None:
+            return _error(*error)
         text = {"empty": "", "nonsense": "I am sorry."}.get(fault)
         if text is None:
             text = self.chat(body)

@@ -30,14 +30,15 @@ def test_texts(content: Any, text: str) -> None:
 def test_counts() -> None:
     told = read_completion(completion("a b", usage={"prompt_tokens": 7, "completion_tokens": 9}), tokens_in=5)
     guessed = read_completion(completion("a b", usage=None), tokens_in=5)
-    assert (told.tokens_in, told.tokens_out, guessed.tokens_in, guessed.tokens_out) == (7, 9, 5, 1)
+    assert (told.tokens_in, told.tokens_out, guessed.tokens_in, guessed.tokens_out) == (7, 9, 5, 2)
 
 
 @pytest.mark.parametrize(
     "body",
     [
         None, "<html>", [], {}, {"choices": []}, {"choices": [{"message": None}]}, completion(7), completion(["a"]),
-        completion([{"type": "text"}]), completion("a", usage={"prompt_tokens": float("inf")}), completion("a", usage=[1]),
+        completion([{"type": "text"}]), completion("a", usage={"prompt_tokens": float("inf")}),
+        completion("a", usage=[1]),
     ],
 )  # fmt: skip
 def test_no_text(body: Any) -> None:

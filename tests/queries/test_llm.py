@@ -215,6 +215,51 @@ def test_refused_key(server: OpenAIServer) -> None:
     assert list(LLMWriter("m", LLMOptions(base_url=server.base_url), key="right").write(chunks(1)))
 
 
+def refusing(server: OpenAIServer, status: int, words: str, corpus: list[Chunk]) -> Chunk:
+    """Have the server refuse a chunk, not the first that is asked for; returns the chunk."""
+    order = sorted(writer(server)._planner.plan(corpus).values(), key=lambda ask: ask.key)
+    chunk = next(chunk for chunk in corpus if chunk.id == order[1].chunk_ids[0])
+    server.refuses = lambda body: (status, words) if chunk.text in body["messages"][0]["content"] else None
+    return chunk
+
+
+def test_a_403_for_one_chunk_is_that_chunks(server: OpenAIServer) -> None:
+    chunk = refusing(server, 403, "Forbidden for reasons of state.", chunks(8))
+    one = writer(server, concurrency=1)
+    assert len(by_chunk(list(one.write(chunks(8))))) == 7
+    assert [failure.chunk_ids for failure in one.failures] == [(chunk.id,)] and server.count() == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("Your chosen model requires moderation and your input was flagged for violence", "all 1 requests failed"),
+        ("Your account has no access to this model.", "refused the key"),
+    ],
+)
+def test_a_403_before_any_answer_is_the_keys_unless_it_speaks_of_the_text(
+    server: OpenAIServer, words: str, error: str
+) -> None:
+    server.refuses = lambda body: (403, words)
+    with pytest.raises(EndpointError, match=error):
+        list(writer(server).write(chunks(1)))
+
+
+def test_what_is_under_way_when_an_error_ends_the_run_is_kept(server: OpenAIServer) -> None:
+    server.fail("slow", times=3, slow_seconds=0.5).fail("quota")
+    one = writer(server, concurrency=4)
+    with pytest.raises(EndpointError, match="account is empty"):
+        list(one.write(chunks(60)))
+    assert (server.count(), one.usage.answers, writer(server).estimate(chunks(60)).cached) == (4, 3, 3)
+
+
+def test_what_fails_after_an_error_ended_the_run_is_not_sent_again(server: OpenAIServer) -> None:
+    server.fail("hung", times=3).fail("quota")
+    with pytest.raises(EndpointError, match="account is empty"):
+        list(writer(server, concurrency=4, timeout=0.5).write(chunks(60)))
+    assert server.count() == 4
+
+
 def test_unknown_model(server: OpenAIServer) -> None:
     server.models = frozenset({"other"})
     with pytest.raises(EndpointError, match="does not know the model 'gpt-4o-mini'"):

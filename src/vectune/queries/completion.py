@@ -1,4 +1,4 @@
-"""What a server answered to a chat request, in the forms that servers give it; for single requests and batches alike."""
+"""What a server answered to a chat request, in the forms that servers give it, for single requests and batches."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
 LONGEST_WAIT = 300.0  # seconds; a server that names more is taken to mean "not today"
 _BUSY_PATIENCE = 5  # times as many attempts for "too many requests" as for failures: waiting is what it asks for
+_MODERATED = re.compile(r"moderat|flagged|content polic|safety", re.IGNORECASE)  # 403s about a text, not about the key
 _LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
@@ -123,6 +125,8 @@ class ChatEndpoint:
         self.tokens_field = "max_tokens"
         self.ever_answered = False
         self.sent = 0
+        self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks whose request has left
+        self.ended: EndpointError | None = None  # set it, and nothing is sent any more
 
     async def close(self) -> None:
         """Close the connections."""
@@ -146,7 +150,7 @@ class ChatEndpoint:
         """
         failures = busy = reworded = 0
         while True:
-            await self.pace.turn(count_tokens(prompt))
+            await self._turn(prompt)
             try:
                 return await self._once(prompt, settings, schema if self.schema_works else None)
             except _Busy as problem:
@@ -163,12 +167,22 @@ class ChatEndpoint:
                     lost()
                 failures += 1
                 if failures >= self.retries.attempts:
-                    if not self.ever_answered and problem.unreachable:
-                        raise EndpointError(f"{self.address} cannot be reached ({problem}).", _ADDRESS_HINT) from None
-                    raise Refused(str(problem)) from None
+                    raise self._given_up(problem) from None
                 await self._wait(problem, failures - 1)
 
+    def _given_up(self, problem: _Failed) -> Exception:
+        if problem.unreachable and not self.ever_answered:
+            return EndpointError(f"{self.address} cannot be reached ({problem}).", _ADDRESS_HINT)
+        return Refused(str(problem))
+
+    async def _turn(self, prompt: str) -> None:
+        if self.ended is not None:
+            raise self.ended
+        await self.pace.turn(count_tokens(prompt))
+
     async def _wait(self, problem: _Failed, attempt: int) -> None:
+        if self.ended is not None:
+            raise self.ended
         if problem.retry_after is None:
             await asyncio.sleep(self.retries.wait(attempt))
             return
@@ -180,7 +194,9 @@ class ChatEndpoint:
     async def _once(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Answer:
         import openai
 
+        task = asyncio.current_task()
         self.sent += 1
+        self.under_way.add(task)
         try:
             async with asyncio.timeout(self._timeout) if hasattr(asyncio, "timeout") else _NoTimeout():
                 completion = await self._create(prompt, settings, schema)
@@ -192,6 +208,8 @@ class ChatEndpoint:
             raise self._refusal(error, schema is not None) from None
         except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
             raise _Failed(f"unreadable answer: {error}", lost=True) from None
+        finally:
+            self.under_way.discard(task)
         return self._read(completion, prompt)
 
     async def _create(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Any:
@@ -221,6 +239,8 @@ class ChatEndpoint:
     def _refusal(self, error: Any, sent_schema: bool) -> Exception:
         """What an error status means."""
         status, message = error.status_code, error_message(error)
+        if status == 403 and (self.ever_answered or _MODERATED.search(message)):
+            return Refused(f"{status}: {message}")
         if status in (401, 403):
             return EndpointError(f"{self.address} refused the key ({status}): {message}", _KEY_HINT)
         if status == 404:
