@@ -311,6 +311,27 @@ def test_server_without_structured_output(server: OpenAIServer) -> None:
     assert one.usage.requests <= 14
 
 
+def test_server_that_refuses_structured_output_without_naming_it(server: OpenAIServer) -> None:
+    server.refuses = lambda body: (400, "Bad request.") if "response_format" in body else None
+    assert by_chunk(list(writer(server, concurrency=1).write(chunks(8)))) == {chunk.id: 2 for chunk in chunks(8)}
+    assert server.count() == 9
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+        "request (5310 tokens) exceeds the available context size (4096 tokens), try increasing it",
+    ],
+)
+def test_one_refused_chunk_leaves_structured_output_to_the_others(server: OpenAIServer, words: str) -> None:
+    chunk = refusing(server, 400, words, chunks(8))
+    one = writer(server, concurrency=1)
+    assert len(by_chunk(list(one.write(chunks(8))))) == 7
+    assert [failure.chunk_ids for failure in one.failures] == [(chunk.id,)]
+    assert sum("response_format" in ask.body for ask in server.asked) == 8
+
+
 def test_chunk_too_long_for_the_server_is_one_failure(server: OpenAIServer) -> None:
     server.max_input_characters = 4000
     long = Chunk("long " * 900, document_id="long")

@@ -30,6 +30,7 @@ DEFAULT_ADDRESS = "https://api.openai.com/v1"
 LONGEST_WAIT = 300.0  # seconds; a server that names more is taken to mean "not today"
 _BUSY_PATIENCE = 5  # times as many attempts for "too many requests" as for failures: waiting is what it asks for
 _MODERATED = re.compile(r"moderat|flagged|content polic|safety", re.IGNORECASE)  # 403s about a text, not about the key
+_TOO_LONG = re.compile(r"context (?:length|size|window)|too long|too many tokens", re.IGNORECASE)
 _LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
@@ -149,16 +150,20 @@ class ChatEndpoint:
             EndpointError: no request will succeed: key refused, model unknown, account empty, nothing there at all.
         """
         failures = busy = reworded = 0
+        plain = False  # asked without the schema, which may be why it was refused
         while True:
             await self._turn(prompt)
             try:
-                return await self._once(prompt, settings, schema if self.schema_works else None)
+                answer = await self._once(prompt, settings, schema if self.schema_works and not plain else None)
+                self.schema_works = self.schema_works and not plain
+                return answer
             except _Busy as problem:
                 busy += 1
                 if busy >= self.retries.attempts * _BUSY_PATIENCE:
                     raise Refused(str(problem)) from None
                 await self._wait(problem, min(busy - 1, 6))
-            except _Reworded as problem:  # this server is asked differently from now on
+            except _Reworded as problem:
+                plain = plain or problem.plain
                 reworded += 1
                 if reworded > 3:
                     raise Refused(str(problem)) from None
@@ -253,20 +258,18 @@ class ChatEndpoint:
             wait = retry_after_seconds(error.response.headers)
             # A gateway has stopped waiting, the model behind it has not.
             return kind(f"{status}: {message}", retry_after=wait, lost=status in (504, 524))
-        if self._other_words(message, sent_schema):
-            return _Reworded(f"{status}: {message}")
-        return Refused(f"{status}: {message}")
+        return self._other_words(message, sent_schema) or Refused(f"{status}: {message}")
 
-    def _other_words(self, message: str, sent_schema: bool) -> bool:
-        """Learn from a 400 what this server does not take; False when there is nothing to learn."""
+    def _other_words(self, message: str, sent_schema: bool) -> _Reworded | None:
+        """Learn from a 400 what this server does not take; None when there is nothing to learn."""
         if "max_completion_tokens" in message:
             self.tokens_field = "max_completion_tokens"
-            return True
-        too_long = any(word in message.lower() for word in ("context length", "too long", "too many tokens"))
-        if sent_schema and not too_long:  # requests sent before the first one found out also come here
+            return _Reworded(message)
+        if not sent_schema or _TOO_LONG.search(message):
+            return None
+        if "schema" in message.lower() or "response_format" in message:
             self.schema_works = False
-            return True
-        return False
+        return _Reworded(message, plain=True)  # requests sent before the first one found out also come here
 
 
 _KEY_HINT = "Check the key, and that it belongs to this address."
@@ -288,7 +291,11 @@ class _Busy(_Failed):
 
 
 class _Reworded(Exception):
-    """Refused for the way it was asked; the endpoint has learnt another."""
+    """Refused for the way it was asked: the endpoint has learnt another, or tries this request without a schema."""
+
+    def __init__(self, message: str, plain: bool = False) -> None:
+        super().__init__(message)
+        self.plain = plain
 
 
 def _disconnection(cause: BaseException) -> _Failed:
