@@ -188,13 +188,15 @@ class ChatEndpoint:
     async def _wait(self, problem: _Failed, attempt: int) -> None:
         if self.ended is not None:
             raise self.ended
-        if problem.retry_after is None:
-            await asyncio.sleep(self.retries.wait(attempt))
-            return
-        if problem.retry_after > LONGEST_WAIT:
-            raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}")
-        self.pace.hold(problem.retry_after)
-        await asyncio.sleep(problem.retry_after * random.uniform(1.0, 1.1))
+        wait = self.retries.wait(
+            attempt
+        )  # at least: a server may name no time at all (Retry-After: 0), again and again
+        if problem.retry_after is not None:
+            if problem.retry_after > LONGEST_WAIT:
+                raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}")
+            self.pace.hold(problem.retry_after)
+            wait = max(wait, problem.retry_after * random.uniform(1.0, 1.1))
+        await asyncio.sleep(wait)
 
     async def _once(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Answer:
         import openai
