@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +160,31 @@ def test_half_a_surrogate_pair_in_an_answer_ends_nothing(server: OpenAIServer) -
 def test_hung_connection_is_left(server: OpenAIServer) -> None:
     server.fail("hung")
     assert len(list(writer(server, timeout=0.3).write(chunks(1)))) == 2
+
+
+class Dripping(BaseHTTPRequestHandler):
+    """Sends a blank now and then, and never the answer."""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(ConnectionError):
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.05)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_dripping_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(asyncio, "timeout", raising=False)  # as on Python 3.10
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as dripping:
+        dripping.daemon_threads = True
+        threading.Thread(target=dripping.serve_forever, daemon=True).start()
+        options = LLMOptions(base_url=f"http://127.0.0.1:{dripping.server_port}/v1", timeout=0.5, attempts=2)
+        with pytest.raises(EndpointError, match=r"no answer within 0\.5 s"):
+            list(LLMWriter("m", options).write(chunks(1)))
+        dripping.shutdown()
 
 
 def test_truncated_answer_gives_whole_queries(server: OpenAIServer) -> None:

@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -205,8 +205,7 @@ class ChatEndpoint:
         self.sent += 1
         self.under_way.add(task)
         try:
-            async with asyncio.timeout(self._timeout) if hasattr(asyncio, "timeout") else _NoTimeout():
-                completion = await self._create(prompt, settings, schema)
+            completion = await _within(self._timeout, self._create(prompt, settings, schema))
         except (openai.APITimeoutError, TimeoutError):
             raise _Failed(f"no answer within {self._timeout:g} s", lost=True) from None
         except openai.APIConnectionError as error:
@@ -308,11 +307,19 @@ def _disconnection(cause: BaseException) -> _Failed:
     return _Failed(f"connection failed: {cause}", unreachable=True)
 
 
-class _NoTimeout:
-    """For Python 3.10, where the client's own timeout must do."""
+async def _within(seconds: float, request: Coroutine[Any, Any, Any]) -> Any:
+    """What the request returns; TimeoutError where it is not there in time, even if some of it keeps dripping in.
 
-    async def __aenter__(self) -> None: ...
-    async def __aexit__(self, *exception: object) -> None: ...
+    Python 3.10 has no ``asyncio.timeout``, and ``wait_for`` before 3.12 may swallow a cancellation.
+    """
+    task = asyncio.ensure_future(request)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()  # nothing to one that is done
 
 
 def error_message(error: Any) -> str:
