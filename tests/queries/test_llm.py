@@ -157,6 +157,14 @@ def test_half_a_surrogate_pair_in_an_answer_ends_nothing(server: OpenAIServer) -
     }
 
 
+def test_half_a_surrogate_pair_in_a_chunk_is_replaced(server: OpenAIServer) -> None:
+    chunk = Chunk("Half of a pair, \ud83d, stands in this text about a machine.")
+    one = writer(server)
+    assert by_chunk(list(one.write([chunk]))) == {chunk.id: 2}
+    assert server.count() == one.usage.requests == 1
+    assert "Half of a pair, \ufffd, stands" in server.asked[0].body["messages"][0]["content"]
+
+
 def test_hung_connection_is_left(server: OpenAIServer) -> None:
     server.fail("hung")
     assert len(list(writer(server, timeout=0.3).write(chunks(1)))) == 2

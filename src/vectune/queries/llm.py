@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from vectune.characters import whole
 from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.queries.answers import Answer, Answers
@@ -220,7 +221,8 @@ class LLMWriter:
 
     def _message(self, ask: Ask, chunks: Mapping[str, Chunk]) -> str:
         second = chunks[ask.second] if ask.second else None
-        return self._planner.message(chunks[ask.chunk_ids[0]], second, ask.styles)
+        # Half a surrogate pair cannot be sent.
+        return whole(self._planner.message(chunks[ask.chunk_ids[0]], second, ask.styles))
 
     def _queries(self, ask: Ask, answer: Answer) -> list[WrittenQuery]:
         parsed = parse_queries(answer.text, limit=len(ask.styles), truncated=answer.truncated)
