@@ -87,6 +87,22 @@ def test_what_is_sent_is_the_key(server: OpenAIServer, tmp_path: Path) -> None:
     assert len({writer(server, queries=n).fingerprint for n in (1, 2, 3)}) == 3
 
 
+def test_a_model_without_a_price_is_another_one_behind_another_local_server(server: OpenAIServer) -> None:
+    with OpenAIServer(chat=lambda body: '["the second model writes this", "and this"]') as other:
+        for model, sent in (("default", 2), ("gpt-4o-mini", 0)):
+            assert len(list(writer(server, model).write(chunks(2)))) == 4
+            asked = other.count()
+            again = writer(other, model)
+            assert len(list(again.write(chunks(2)))) == 4
+            assert (other.count() - asked, again.cached) == (sent, 2 - sent), model
+
+
+@pytest.mark.parametrize("address", [None, "https://llm.example.com/v1", "http://localhost:4000/v1"])
+def test_the_keys_of_what_was_paid_for_stay(address: str | None) -> None:
+    asks = LLMWriter("gpt-4o-mini", LLMOptions(base_url=address))._planner.plan(chunks(1))
+    assert list(asks) == ["d13022bf547aa61bb52f552664905c2a142b899a2efc74d8493e92fa31c5f3eb"]  # as of version 0.1.0
+
+
 def test_the_fingerprint_is_of_what_the_files_hold(server: OpenAIServer, tmp_path: Path) -> None:
     files = {"prompt": tmp_path / "a.md", "prompt_two": tmp_path / "b.md", "examples": tmp_path / "log.txt"}
     seen = set()

@@ -82,8 +82,10 @@ class LLMWriter:
         self._key = key
         self._store = store
         self._progress = progress
-        self._planner = Planner(self.model, options)
         self._price = self._price_of(options.batch)
+        # A local server without a price has whatever model was loaded; a proxy of a paid one has models with prices.
+        free = is_local(self.address) and self._price == Price(0.0, 0.0)
+        self._planner = Planner(self.model, options, self.address if free else "")
         if options.budget is not None and self._price is None:
             hint = f'Write a price table with: [models]\n"{self.model}" = {{ input = 0.15, output = 0.6 }}'
             raise UsageError(f"A budget needs the price of '{self.model}', which the price table does not know.", hint)
