@@ -44,10 +44,13 @@ FAULTS: Mapping[str, str] = {
     "error200": "status 200 and an error object instead of an answer",
     "hung": "never answers, keeps the connection open",
     "slow": "answers after slow_seconds",
+    "504": "a gateway that waited too long",
+    "cut": "status 200 and a connection that ends in the middle of the body",
     "disconnect": "closes the connection without a word",
     # chat completions
     "truncated": "the text stops in the middle, finish_reason is 'length'",
     "empty": "an empty text",
+    "parts": "the text as a list of parts, behind one that holds what the model thought",
     "nonsense": "a text that holds no query",
     # embeddings
     "reversed": "vectors in reversed order, each with its right index",
@@ -132,6 +135,7 @@ class OpenAIServer:
         base64: whether ``encoding_format: base64`` is understood; otherwise floats come back all the same.
         refuses_base64: whether ``encoding_format: base64`` is refused with 400.
         max_inputs: texts in one embedding request; more are refused with 400.
+        refuses: body of a chat request → status and words of an error; None where it is answered.
         max_input_characters: of one text or message; longer ones are refused with 400 as too long.
         rates: fault kind → share of requests that meet it, drawn with ``seed``.
         retry_after: seconds named by 429s that come from ``rates``.
@@ -149,6 +153,7 @@ class OpenAIServer:
     base64: bool = True
     refuses_base64: bool = False
     max_inputs: int = 2048
+    refuses: Callable[[Json], tuple[int, str] | None] | None = None
     max_input_characters: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     retry_after: float | None = None
@@ -225,6 +230,8 @@ class OpenAIServer:
                 if answer is None:
                     break
                 await _write_answer(writer, answer)
+                if answer[2].get("connection") == "close":
+                    break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ValueError):
             pass  # the client went away, or the server is closing
         finally:
@@ -252,9 +259,10 @@ class OpenAIServer:
             if (refused := _failed(fault)) is not None:
                 return refused
         answer = self._dispatch(method, path, headers, body, raw, fault.kind if fault else "")
-        if fault is not None and fault.kind == "malformed":
-            cut = json.dumps(answer[1]).encode() if isinstance(answer[1], dict) else answer[1]
-            return answer[0], cut[: len(cut) // 2], {"content-type": "application/json"}
+        if fault is not None and fault.kind in ("malformed", "cut"):
+            whole = json.dumps(answer[1]).encode() if isinstance(answer[1], dict) else answer[1]
+            ends = {"content-length": str(len(whole)), "connection": "close"} if fault.kind == "cut" else {}
+            return answer[0], whole[: len(whole) // 2], {"content-type": "application/json", **ends}
         if answer[0] == 200 and not fault:
             self.answered[path] += 1
         return answer
@@ -293,6 +301,8 @@ class OpenAIServer:
             return refused
         if body.get("response_format", {}).get("type") == "json_schema" and not self.json_schema:
             return _error(400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported.")
+        if self.refuses is not None and (error := self.refuses(body)) is not None:
+            return _error(*error)
         text = {"empty": "", "nonsense": "I am sorry."}.get(fault)
         if text is None:
             text = self.chat(body)
@@ -301,7 +311,7 @@ class OpenAIServer:
         asked = sum(len(str(message.get("content"))) for message in body.get("messages", [])) // 4
         made = len(text) // 4 + self.thinking
         usage = {"prompt_tokens": asked, "completion_tokens": made}
-        message = {"role": "assistant", "content": text}
+        message = {"role": "assistant", "content": _in_parts(text) if fault == "parts" else text}
         choice = {"index": 0, "message": message, "finish_reason": "length" if fault == "truncated" else "stop"}
         return (
             200,
@@ -447,7 +457,7 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[st
 async def _write_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
     status, body, headers = answer
     content = json.dumps(body).encode() if isinstance(body, dict) else body
-    fields = {"content-type": "application/json", **headers, "content-length": str(len(content))}
+    fields = {"content-type": "application/json", "content-length": str(len(content)), **headers}
     head = f"HTTP/1.1 {status} Status\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     writer.write(head.encode("latin-1") + b"\r\n" + content)
     await writer.drain()
@@ -486,13 +496,19 @@ def _failed(fault: Fault) -> Answer | None:
         return _error(429, "Rate limit reached.", "rate_limit_exceeded", **wait)
     if fault.kind == "quota":
         return _error(429, "You exceeded your current quota.", "insufficient_quota")
-    if fault.kind in ("500", "503"):
+    if fault.kind in ("500", "503", "504"):
         return _error(int(fault.kind), "The server had an error.", None, **wait)
     if fault.kind == "html":
         return 502, b"<html><body>502 Bad Gateway</body></html>", {"content-type": "text/html"}
     if fault.kind == "error200":
         return 200, {"error": {"message": "The model crashed.", "type": "server_error", "code": None}}, {}
     return None
+
+
+def _in_parts(text: str) -> list[Json]:
+    """As Mistral's models that reason answer."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Let me think."}]}
+    return [thought, {"type": "text", "text": text}]
 
 
 def _spoiled(vectors: list[list[float]], fault: str) -> list[tuple[int, list[float]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from vectune.errors import EndpointError, UsageError
 from vectune.queries.answers import Answers
 from vectune.queries.llm import LLMOptions, LLMWriter
+from vectune.queries.pricing import price_table
 from vectune.records import Chunk
 from vectune.testing import OpenAIServer
 
@@ -57,6 +59,12 @@ def test_failed_lines_go_again(server: OpenAIServer) -> None:
     assert again.usage.answers == len(one.failures)
 
 
+def test_answers_in_parts_are_answers(server: OpenAIServer) -> None:
+    server.rates = {"parts": 1.0}
+    assert written(writer(server)) == ALL
+    assert len(server._batches) == 1
+
+
 class Killed(BaseException):
     pass
 
@@ -82,6 +90,42 @@ def test_killed_run_finds_its_batch(server: OpenAIServer, own_cache: Path) -> No
     again = writer(server)
     assert written(again) == ALL
     assert len(server._batches) == 1 and again.usage.requests == 0
+
+
+def damage(lines: list[bytes]) -> list[bytes]:
+    """Two lines cut in the middle, one before and one after the name of its request; one without a text; one more."""
+    odd = json.loads(lines[2])
+    odd["response"]["body"]["choices"][0]["message"]["content"] = 7
+    return [lines[0][:12], lines[1][:120], json.dumps(odd).encode(), *lines[3:], b"[1]"]
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_lines_that_cannot_be_read_are_paid_for_and_asked_again(server: OpenAIServer, batch: bool) -> None:
+    server.batch_seconds = 1e9
+    kill_while_waiting(writer(server))
+    server._run_batch(server._batches["batch_1"])
+    output = server._batches["batch_1"]["output_file_id"]
+    server._files[output] = b"\n".join(damage(server._files[output].splitlines()))
+    server.batch_seconds = 0.0
+    one = writer(server) if batch else LLMWriter("gpt-4o-mini", LLMOptions(base_url=server.base_url))
+    assert written(one) == ALL
+    assert (one.usage.requests, one.usage.answers) == (3, 12)
+    price = price_table().of("gpt-4o-mini", batch)
+    assert price is not None and one.usage.money is not None
+    if batch:
+        assert one.usage.money > price.of(one.usage.tokens_in, one.usage.tokens_out)
+    assert written(one) == ALL and one.cached == 12
+
+
+def test_damaged_lines_alone_are_failures_that_are_named() -> None:
+    class Damaging(OpenAIServer):
+        def _run_batch(self, batch: dict[str, Any]) -> None:
+            super()._run_batch(batch)
+            lines = self._files[batch["output_file_id"]].splitlines()
+            self._files[batch["output_file_id"]] = b"\n".join(line[:120] for line in lines)
+
+    with Damaging() as broken, pytest.raises(EndpointError, match=r"all 12 requests failed.*no answer in the answer"):
+        written(writer(broken))
 
 
 def test_asking_directly_collects_an_open_batch_and_never_asks_again_what_it_holds(server: OpenAIServer) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +87,22 @@ def test_what_is_sent_is_the_key(server: OpenAIServer, tmp_path: Path) -> None:
     assert len({writer(server, queries=n).fingerprint for n in (1, 2, 3)}) == 3
 
 
+def test_a_model_without_a_price_is_another_one_behind_another_local_server(server: OpenAIServer) -> None:
+    with OpenAIServer(chat=lambda body: '["the second model writes this", "and this"]') as other:
+        for model, sent in (("default", 2), ("gpt-4o-mini", 0)):
+            assert len(list(writer(server, model).write(chunks(2)))) == 4
+            asked = other.count()
+            again = writer(other, model)
+            assert len(list(again.write(chunks(2)))) == 4
+            assert (other.count() - asked, again.cached) == (sent, 2 - sent), model
+
+
+@pytest.mark.parametrize("address", [None, "https://llm.example.com/v1", "http://localhost:4000/v1"])
+def test_the_keys_of_what_was_paid_for_stay(address: str | None) -> None:
+    asks = LLMWriter("gpt-4o-mini", LLMOptions(base_url=address))._planner.plan(chunks(1))
+    assert list(asks) == ["d13022bf547aa61bb52f552664905c2a142b899a2efc74d8493e92fa31c5f3eb"]  # as of version 0.1.0
+
+
 def test_the_fingerprint_is_of_what_the_files_hold(server: OpenAIServer, tmp_path: Path) -> None:
     files = {"prompt": tmp_path / "a.md", "prompt_two": tmp_path / "b.md", "examples": tmp_path / "log.txt"}
     seen = set()
@@ -137,7 +157,7 @@ def test_own_prompt_file(server: OpenAIServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["429", "500", "503", "html", "malformed", "error200", "disconnect", "empty", "nonsense"]
+    "kind", ["429", "500", "503", "html", "504", "malformed", "cut", "error200", "disconnect", "empty", "nonsense"]
 )
 def test_one_fault_is_survived(server: OpenAIServer, kind: str) -> None:
     server.fail(kind)
@@ -153,9 +173,42 @@ def test_half_a_surrogate_pair_in_an_answer_ends_nothing(server: OpenAIServer) -
     }
 
 
+def test_half_a_surrogate_pair_in_a_chunk_is_replaced(server: OpenAIServer) -> None:
+    chunk = Chunk("Half of a pair, \ud83d, stands in this text about a machine.")
+    one = writer(server)
+    assert by_chunk(list(one.write([chunk]))) == {chunk.id: 2}
+    assert server.count() == one.usage.requests == 1
+    assert "Half of a pair, \ufffd, stands" in server.asked[0].body["messages"][0]["content"]
+
+
 def test_hung_connection_is_left(server: OpenAIServer) -> None:
     server.fail("hung")
     assert len(list(writer(server, timeout=0.3).write(chunks(1)))) == 2
+
+
+class Dripping(BaseHTTPRequestHandler):
+    """Sends a blank now and then, and never the answer."""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(ConnectionError):
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.05)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_dripping_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(asyncio, "timeout", raising=False)  # as on Python 3.10
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as dripping:
+        dripping.daemon_threads = True
+        threading.Thread(target=dripping.serve_forever, daemon=True).start()
+        options = LLMOptions(base_url=f"http://127.0.0.1:{dripping.server_port}/v1", timeout=0.5, attempts=2)
+        with pytest.raises(EndpointError, match=r"no answer within 0\.5 s"):
+            list(LLMWriter("m", options).write(chunks(1)))
+        dripping.shutdown()
 
 
 def test_truncated_answer_gives_whole_queries(server: OpenAIServer) -> None:
@@ -171,11 +224,18 @@ def test_retry_after_is_kept(server: OpenAIServer) -> None:
     assert server.asked[1].time - server.asked[0].time >= 0.7
 
 
+def test_a_server_that_names_no_time_to_wait_is_given_some(server: OpenAIServer) -> None:
+    server.fail("429", times=2, retry_after=0)
+    list(writer(server).write(chunks(1)))
+    first, second, third = (ask.time for ask in server.asked)
+    assert second - first >= 0.25 and third - second >= 0.5
+
+
 def test_more_patience_with_429_than_with_failures(server: OpenAIServer) -> None:
-    server.fail("429", times=5, retry_after=0.01)
-    one = writer(server)
+    server.fail("429", times=2, retry_after=0.01)
+    one = writer(server, attempts=1)
     assert len(list(one.write(chunks(1)))) == 2
-    assert server.count() == 6
+    assert server.count() == 3
 
 
 def test_failed_chunks_are_told_and_asked_again_next_time(server: OpenAIServer) -> None:
@@ -213,6 +273,51 @@ def test_refused_key(server: OpenAIServer) -> None:
         list(writer(server).write(chunks(50)))
     assert server.count() <= 4
     assert list(LLMWriter("m", LLMOptions(base_url=server.base_url), key="right").write(chunks(1)))
+
+
+def refusing(server: OpenAIServer, status: int, words: str, corpus: list[Chunk]) -> Chunk:
+    """Have the server refuse a chunk, not the first that is asked for; returns the chunk."""
+    order = sorted(writer(server)._planner.plan(corpus).values(), key=lambda ask: ask.key)
+    chunk = next(chunk for chunk in corpus if chunk.id == order[1].chunk_ids[0])
+    server.refuses = lambda body: (status, words) if chunk.text in body["messages"][0]["content"] else None
+    return chunk
+
+
+def test_a_403_for_one_chunk_is_that_chunks(server: OpenAIServer) -> None:
+    chunk = refusing(server, 403, "Forbidden for reasons of state.", chunks(8))
+    one = writer(server, concurrency=1)
+    assert len(by_chunk(list(one.write(chunks(8))))) == 7
+    assert [failure.chunk_ids for failure in one.failures] == [(chunk.id,)] and server.count() == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("Your chosen model requires moderation and your input was flagged for violence", "all 1 requests failed"),
+        ("Your account has no access to this model.", "refused the key"),
+    ],
+)
+def test_a_403_before_any_answer_is_the_keys_unless_it_speaks_of_the_text(
+    server: OpenAIServer, words: str, error: str
+) -> None:
+    server.refuses = lambda body: (403, words)
+    with pytest.raises(EndpointError, match=error):
+        list(writer(server).write(chunks(1)))
+
+
+def test_what_is_under_way_when_an_error_ends_the_run_is_kept(server: OpenAIServer) -> None:
+    server.fail("slow", times=3, slow_seconds=0.5).fail("quota")
+    one = writer(server, concurrency=4)
+    with pytest.raises(EndpointError, match="account is empty"):
+        list(one.write(chunks(60)))
+    assert (server.count(), one.usage.answers, writer(server).estimate(chunks(60)).cached) == (4, 3, 3)
+
+
+def test_what_fails_after_an_error_ended_the_run_is_not_sent_again(server: OpenAIServer) -> None:
+    server.fail("hung", times=3).fail("quota")
+    with pytest.raises(EndpointError, match="account is empty"):
+        list(writer(server, concurrency=4, timeout=0.5).write(chunks(60)))
+    assert server.count() == 4
 
 
 def test_unknown_model(server: OpenAIServer) -> None:
@@ -266,6 +371,27 @@ def test_server_without_structured_output(server: OpenAIServer) -> None:
     assert one.usage.requests <= 14
 
 
+def test_server_that_refuses_structured_output_without_naming_it(server: OpenAIServer) -> None:
+    server.refuses = lambda body: (400, "Bad request.") if "response_format" in body else None
+    assert by_chunk(list(writer(server, concurrency=1).write(chunks(8)))) == {chunk.id: 2 for chunk in chunks(8)}
+    assert server.count() == 9
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+        "request (5310 tokens) exceeds the available context size (4096 tokens), try increasing it",
+    ],
+)
+def test_one_refused_chunk_leaves_structured_output_to_the_others(server: OpenAIServer, words: str) -> None:
+    chunk = refusing(server, 400, words, chunks(8))
+    one = writer(server, concurrency=1)
+    assert len(by_chunk(list(one.write(chunks(8))))) == 7
+    assert [failure.chunk_ids for failure in one.failures] == [(chunk.id,)]
+    assert sum("response_format" in ask.body for ask in server.asked) == 8
+
+
 def test_chunk_too_long_for_the_server_is_one_failure(server: OpenAIServer) -> None:
     server.max_input_characters = 4000
     long = Chunk("long " * 900, document_id="long")
@@ -306,7 +432,7 @@ def test_repetitions_are_within_the_budget(server: OpenAIServer) -> None:
     assert len(one.failures) == 1 and "holds no query" in one.failures[0].reason
 
 
-@pytest.mark.parametrize("fault", ["hung", "malformed"])
+@pytest.mark.parametrize("fault", ["hung", "malformed", "cut", "disconnect", "error200", "504"])
 def test_what_is_lost_on_the_way_is_paid_for(server: OpenAIServer, fault: str) -> None:
     list(writer(server).write(chunks(1)))
     whole = writer(server).estimate(chunks(12)).money
@@ -316,6 +442,21 @@ def test_what_is_lost_on_the_way_is_paid_for(server: OpenAIServer, fault: str) -
     assert len(by_chunk(list(one.write(chunks(12))))) == 1
     assert one.usage.money is not None and 0.2 * whole < one.usage.money <= whole / 2
     assert "budget" in one.stopped and server.count() < 8
+
+
+def test_what_breaks_off_from_the_start_is_paid_for_and_not_called_unreachable(server: OpenAIServer) -> None:
+    whole = writer(server).estimate(chunks(12)).money
+    server.fail("cut", times=1000)
+    one = writer(server, attempts=6, budget=whole)
+    with pytest.raises(EndpointError, match="broke before the answer was here"):
+        list(one.write(chunks(12)))
+    assert one.usage.money is not None and "budget" in one.stopped and server.count() <= 12
+
+
+def test_an_answer_in_parts_is_an_answer(server: OpenAIServer) -> None:
+    server.fail("parts", times=4)
+    assert by_chunk(list(writer(server).write(chunks(4)))) == {chunk.id: 2 for chunk in chunks(4)}
+    assert server.count() == 4
 
 
 def test_budget_needs_a_price(server: OpenAIServer, tmp_path: Path) -> None:

@@ -32,6 +32,13 @@ FORMS = {
     "questions and answers": "Q1: How do I drain the pump of a WM-7?\nA1: By tap.\nQ2: wm-7 drain filter\nA2: Below.",
     "numbers as keys": '{"1": "How do I drain the pump of a WM-7?", "2": "wm-7 drain filter"}',
     "styles as keys": '{"question": "How do I drain the pump of a WM-7?", "keywords": ["wm-7 drain filter"]}',
+    "json of one line each": '{"text": "How do I drain the pump of a WM-7?"}\n{"text": "wm-7 drain filter"}',
+    "json of one line each, cut off": '{"q": "How do I drain the pump of a WM-7?"}\n{"q": "wm-7 drain filter"}\n{"te',
+    "many lists": 'One:\n["How do I drain the pump of a WM-7?"]\nTwo:\n["wm-7 drain filter"]',
+    "behind a table": "| # | style |\n|---|---|\n\n1. How do I drain the pump of a WM-7?\n2. wm-7 drain filter",
+    "Chinese numbers": "1、How do I drain the pump of a WM-7?\n2、wm-7 drain filter",
+    "wide numbers": "1．How do I drain the pump of a WM-7?\n2．wm-7 drain filter",
+    "blanks in front": " " * 8_000 + "How do I drain the pump of a WM-7?\n" + " " * 8_000 + "wm-7 drain filter",
     "python": "{'queries': ['How do I drain the pump of a WM-7?', 'wm-7 drain filter']}",
     "doubled": '["How do I drain the pump of a WM-7?", "wm-7 drain filter", "WM-7 drain filter"]',
 }
@@ -47,6 +54,7 @@ def test_forms(form: str) -> None:
     [
         "", " \n", "I am sorry.", "I'm sorry, but I cannot do that.", "Here are two questions:", "<think>1. never ends",
         '{"queries": []}', '{"queries": [{"text": "', "```json\n```", "{}", "[[[[", "---", "null",
+        "| # | query |\n|---|---|\n| 1 | What is a wheel? |",
     ],
 )  # fmt: skip
 def test_no_query(answer: str) -> None:
@@ -72,6 +80,8 @@ def test_styles_are_read() -> None:
         "10.5 mm drill bits",
         "2. Weltkrieg Ursachen",
         "C++ in 24 hours",
+        "1、2年の保証",
+        "2、车轮是什么",
     ],
 )
 def test_words_that_look_like_marks_stay(text: str) -> None:
@@ -144,7 +154,15 @@ def test_nothing_raises(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["[" * 50_000, '{"a":' * 20_000, '{"queries": [' + '"a b", ' * 20_000, "- " * 50_000]
+    "answer",
+    [
+        "[" * 50_000,
+        "[ " * 50_000,
+        '{"a": 1}' * 20_000,
+        '{"a":' * 20_000,
+        '{"queries": [' + '"a b", ' * 20_000,
+        "- " * 50_000,
+    ],
 )
 def test_long_nonsense_ends(answer: str) -> None:
     parse_queries(answer)

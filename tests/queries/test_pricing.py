@@ -37,6 +37,13 @@ def test_own_table_goes_over_the_shipped_one(tmp_path: Path) -> None:
         ('[models]\n"m" = { input = 1 }', "the price of 'm' needs"),
         ('[models]\n"m" = { input = -1, output = 1 }', "the price of 'm' needs"),
         ('[models]\n"m" = 3', "the price of 'm' needs"),
+        ('[models]\n"m" = { input = nan, output = 1 }', "prices.toml: the price of 'm' needs .* nan"),
+        ('[models]\n"m" = { input = 1, output = inf }', "the price of 'm' needs"),
+        ("models = 3", r"prices\.toml: models is 3"),
+        ('batch_discount = "half"', r"prices\.toml: batch_discount is 'half'"),
+        ("batch_discount = -1", "batch_discount is -1"),
+        ("batch_discount = nan", "batch_discount is nan"),
+        ("batch_discount = 50", "batch_discount is 50"),
     ],
 )
 def test_broken_table(tmp_path: Path, text: str, words: str) -> None:

@@ -145,6 +145,9 @@ class Asker:
         workers = [asyncio.create_task(self._work(endpoint, asks)) for _ in range(self.concurrency)]
         try:
             await asyncio.gather(*workers)
+        except EndpointError as problem:
+            await self._let_come(endpoint, workers, problem)
+            raise
         finally:
             for worker in workers:
                 worker.cancel()
@@ -152,6 +155,16 @@ class Asker:
             self.usage.requests += endpoint.sent
             await endpoint.close()
             await self._keeper.finish()
+
+    async def _let_come(
+        self, endpoint: ChatEndpoint, workers: Sequence[asyncio.Task[None]], problem: EndpointError
+    ) -> None:
+        """Wait for the requests under way, none of which takes longer than its time limit: they are paid for."""
+        self.stopped, endpoint.ended = self.stopped or str(problem), problem
+        for worker in workers:
+            if worker not in endpoint.under_way:
+                worker.cancel()
+        await asyncio.wait(workers)
 
     async def _work(self, endpoint: ChatEndpoint, asks: Iterator[Ask]) -> None:
         for ask in asks:

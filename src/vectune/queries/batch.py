@@ -7,6 +7,7 @@ batch that was sent but whose id was lost is recognized by the hash of its reque
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,9 @@ from vectune.errors import EndpointError, UsageError
 from vectune.progress import Progress
 from vectune.queries.answers import Answer, Answers
 from vectune.queries.asking import Done, Job, Usage
+from vectune.queries.completion import Unreadable, read_completion
 from vectune.queries.planning import Ask
-from vectune.queries.pricing import Price, count_tokens
+from vectune.queries.pricing import Price
 from vectune.runs import Json, hash_of
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 100_000_000  # of one batch; the API takes 50,000 and 200 MB
 _ROUNDS = 3  # times that failed lines are sent again
+_CUSTOM_ID = re.compile(r'"custom_id"\s*:\s*"([^"]*)"')
 _ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -191,7 +194,7 @@ class BatchAsker:
 
     def _take(self, lines: Sequence[Json], pending: dict[str, Ask]) -> Iterator[Done]:
         """Keep the answers of these lines, then hand over those that are wanted."""
-        read = [(str(line.get("custom_id")), answer) for line in lines if (answer := self._read(line)) is not None]
+        read = [(str(line.get("custom_id")), answer) for line in lines if (answer := self._read(line, pending))]
         read = [
             (key, replace(answer, queries=len(pending[key].styles)) if key in pending else answer)
             for key, answer in read
@@ -199,19 +202,29 @@ class BatchAsker:
         self.answers.put(self.model, read)
         yield from ((pending.pop(key), answer) for key, answer in read if key in pending)
 
-    def _read(self, line: Json) -> Answer | None:
-        key, response = str(line.get("custom_id")), line.get("response") or {}
-        body = response.get("body") or {}
-        choices = body.get("choices") if isinstance(body, dict) else None
-        if response.get("status_code") != 200 or not choices:
+    def _read(self, line: Json, pending: dict[str, Ask]) -> Answer | None:
+        key, response = str(line.get("custom_id")), line.get("response")
+        response = response if isinstance(response, dict) else {}
+        body = response.get("body")
+        if response.get("status_code") != 200:
             self._note_failure(key, response.get("status_code"), body, line)
             return None
-        answer = _answer(choices[0], body.get("usage") or {})
+        try:
+            answer = read_completion(body)
+        except Unreadable as problem:
+            self._reasons[key] = str(problem)
+            self._count_loss(pending.get(key))
+            return None
         self.usage.add(answer, self.price)
         if not self.job.usable(answer):
             self._reasons[key] = f"the answer holds no query: {answer.text.strip()[:120]!r}"
             return None
         return answer
+
+    def _count_loss(self, ask: Ask | None) -> None:
+        """Count an answer that is paid for and cannot be read, as what was set aside for it."""
+        if ask is not None and self.price is not None:
+            self.usage.spend(self.job.cost(ask, self.job.message(ask), self.price, self.usage.longest))
 
     def _note_failure(self, key: str, status: Any, body: Any, line: Json) -> None:
         error = (body.get("error") if isinstance(body, dict) else None) or line.get("error") or {}
@@ -234,14 +247,16 @@ def _lines(client: OpenAI, file: str | None) -> Iterator[list[Json]]:
     except NotFoundError:  # deleted at the server, or too old: its requests are asked again
         lines = []
     for start in range(0, len(lines), 500):
-        yield [json.loads(line) for line in lines[start : start + 500]]
+        yield [_decoded(line) for line in lines[start : start + 500]]
 
 
-def _answer(choice: Json, usage: Json) -> Answer:
-    text = (choice.get("message") or {}).get("content") or ""
-    return Answer(
-        text,
-        tokens_in=int(usage.get("prompt_tokens") or 0),
-        tokens_out=int(usage.get("completion_tokens") or count_tokens(text)),
-        truncated=choice.get("finish_reason") == "length",
-    )
+def _decoded(line: str) -> Json:
+    """The line's JSON; of one that is damaged, whose answer it was, as one that holds no answer."""
+    try:
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    named = _CUSTOM_ID.search(line)
+    return {"custom_id": named.group(1) if named else "", "response": {"status_code": 200, "body": line}}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from vectune.errors import EndpointError, UsageError
 from vectune.queries.answers import Answer
+from vectune.queries.completion import Unreadable, read_completion
 from vectune.queries.pricing import count_tokens
 from vectune.runs import Json
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
 LONGEST_WAIT = 300.0  # seconds; a server that names more is taken to mean "not today"
 _BUSY_PATIENCE = 5  # times as many attempts for "too many requests" as for failures: waiting is what it asks for
+_MODERATED = re.compile(r"moderat|flagged|content polic|safety", re.IGNORECASE)  # 403s about a text, not about the key
+_TOO_LONG = re.compile(r"context (?:length|size|window)|too long|too many tokens", re.IGNORECASE)
 _LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
@@ -122,6 +126,8 @@ class ChatEndpoint:
         self.tokens_field = "max_tokens"
         self.ever_answered = False
         self.sent = 0
+        self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks whose request has left
+        self.ended: EndpointError | None = None  # set it, and nothing is sent any more
 
     async def close(self) -> None:
         """Close the connections."""
@@ -144,16 +150,20 @@ class ChatEndpoint:
             EndpointError: no request will succeed: key refused, model unknown, account empty, nothing there at all.
         """
         failures = busy = reworded = 0
+        plain = False  # asked without the schema, which may be why it was refused
         while True:
-            await self.pace.turn(count_tokens(prompt))
+            await self._turn(prompt)
             try:
-                return await self._once(prompt, settings, schema if self.schema_works else None)
+                answer = await self._once(prompt, settings, schema if self.schema_works and not plain else None)
+                self.schema_works = self.schema_works and not plain
+                return answer
             except _Busy as problem:
                 busy += 1
                 if busy >= self.retries.attempts * _BUSY_PATIENCE:
                     raise Refused(str(problem)) from None
                 await self._wait(problem, min(busy - 1, 6))
-            except _Reworded as problem:  # this server is asked differently from now on
+            except _Reworded as problem:
+                plain = plain or problem.plain
                 reworded += 1
                 if reworded > 3:
                     raise Refused(str(problem)) from None
@@ -162,35 +172,50 @@ class ChatEndpoint:
                     lost()
                 failures += 1
                 if failures >= self.retries.attempts:
-                    if not self.ever_answered and problem.unreachable:
-                        raise EndpointError(f"{self.address} cannot be reached ({problem}).", _ADDRESS_HINT) from None
-                    raise Refused(str(problem)) from None
+                    raise self._given_up(problem) from None
                 await self._wait(problem, failures - 1)
 
+    def _given_up(self, problem: _Failed) -> Exception:
+        if problem.unreachable and not self.ever_answered:
+            return EndpointError(f"{self.address} cannot be reached ({problem}).", _ADDRESS_HINT)
+        return Refused(str(problem))
+
+    async def _turn(self, prompt: str) -> None:
+        if self.ended is not None:
+            raise self.ended
+        await self.pace.turn(count_tokens(prompt))
+
     async def _wait(self, problem: _Failed, attempt: int) -> None:
-        if problem.retry_after is None:
-            await asyncio.sleep(self.retries.wait(attempt))
-            return
-        if problem.retry_after > LONGEST_WAIT:
-            raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}")
-        self.pace.hold(problem.retry_after)
-        await asyncio.sleep(problem.retry_after * random.uniform(1.0, 1.1))
+        if self.ended is not None:
+            raise self.ended
+        wait = self.retries.wait(
+            attempt
+        )  # at least: a server may name no time at all (Retry-After: 0), again and again
+        if problem.retry_after is not None:
+            if problem.retry_after > LONGEST_WAIT:
+                raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}")
+            self.pace.hold(problem.retry_after)
+            wait = max(wait, problem.retry_after * random.uniform(1.0, 1.1))
+        await asyncio.sleep(wait)
 
     async def _once(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Answer:
         import openai
 
+        task = asyncio.current_task()
         self.sent += 1
+        self.under_way.add(task)
         try:
-            async with asyncio.timeout(self._timeout) if hasattr(asyncio, "timeout") else _NoTimeout():
-                completion = await self._create(prompt, settings, schema)
+            completion = await _within(self._timeout, self._create(prompt, settings, schema))
         except (openai.APITimeoutError, TimeoutError):
             raise _Failed(f"no answer within {self._timeout:g} s", lost=True) from None
         except openai.APIConnectionError as error:
-            raise _Failed(f"connection failed: {error.__cause__ or error}", unreachable=True) from None
+            raise _disconnection(error.__cause__ or error) from None
         except openai.APIStatusError as error:
             raise self._refusal(error, schema is not None) from None
         except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
             raise _Failed(f"unreadable answer: {error}", lost=True) from None
+        finally:
+            self.under_way.discard(task)
         return self._read(completion, prompt)
 
     async def _create(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Any:
@@ -211,27 +236,17 @@ class ChatEndpoint:
 
     def _read(self, completion: Any, prompt: str) -> Answer:
         try:
-            choice = completion["choices"][0]
-            text = choice["message"].get("content") or ""
-            usage = completion.get("usage") or {}
-            counted = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        except (LookupError, TypeError, AttributeError, ValueError):
-            error = completion.get("error") if isinstance(completion, dict) else None
-            message = error.get("message") if isinstance(error, dict) else error
-            raise _Failed(f"no answer in the answer: {message or str(completion)[:200]}") from None
-        if not isinstance(text, str):
-            raise _Failed(f"no text in the answer: {str(text)[:200]}")
+            answer = read_completion(completion, count_tokens(prompt))
+        except Unreadable as problem:
+            raise _Failed(str(problem), lost=True) from None
         self.ever_answered = True
-        return Answer(
-            text,
-            tokens_in=counted[0] or count_tokens(prompt),
-            tokens_out=counted[1] or count_tokens(text),
-            truncated=choice.get("finish_reason") == "length",
-        )
+        return answer
 
     def _refusal(self, error: Any, sent_schema: bool) -> Exception:
         """What an error status means."""
         status, message = error.status_code, error_message(error)
+        if status == 403 and (self.ever_answered or _MODERATED.search(message)):
+            return Refused(f"{status}: {message}")
         if status in (401, 403):
             return EndpointError(f"{self.address} refused the key ({status}): {message}", _KEY_HINT)
         if status == 404:
@@ -241,21 +256,21 @@ class ChatEndpoint:
             return EndpointError(f"{self.address}: the account is empty: {message}")
         if status in (408, 409, 425, 429) or status >= 500:
             kind = _Busy if status == 429 else _Failed
-            return kind(f"{status}: {message}", retry_after=retry_after_seconds(error.response.headers))
-        if self._other_words(message, sent_schema):
-            return _Reworded(f"{status}: {message}")
-        return Refused(f"{status}: {message}")
+            wait = retry_after_seconds(error.response.headers)
+            # A gateway has stopped waiting, the model behind it has not.
+            return kind(f"{status}: {message}", retry_after=wait, lost=status in (504, 524))
+        return self._other_words(message, sent_schema) or Refused(f"{status}: {message}")
 
-    def _other_words(self, message: str, sent_schema: bool) -> bool:
-        """Learn from a 400 what this server does not take; False when there is nothing to learn."""
+    def _other_words(self, message: str, sent_schema: bool) -> _Reworded | None:
+        """Learn from a 400 what this server does not take; None when there is nothing to learn."""
         if "max_completion_tokens" in message:
             self.tokens_field = "max_completion_tokens"
-            return True
-        too_long = any(word in message.lower() for word in ("context length", "too long", "too many tokens"))
-        if sent_schema and not too_long:  # requests sent before the first one found out also come here
+            return _Reworded(message)
+        if not sent_schema or _TOO_LONG.search(message):
+            return None
+        if "schema" in message.lower() or "response_format" in message:
             self.schema_works = False
-            return True
-        return False
+        return _Reworded(message, plain=True)  # requests sent before the first one found out also come here
 
 
 _KEY_HINT = "Check the key, and that it belongs to this address."
@@ -277,14 +292,34 @@ class _Busy(_Failed):
 
 
 class _Reworded(Exception):
-    """Refused for the way it was asked; the endpoint has learnt another."""
+    """Refused for the way it was asked: the endpoint has learnt another, or tries this request without a schema."""
+
+    def __init__(self, message: str, plain: bool = False) -> None:
+        super().__init__(message)
+        self.plain = plain
 
 
-class _NoTimeout:
-    """For Python 3.10, where the client's own timeout must do."""
+def _disconnection(cause: BaseException) -> _Failed:
+    """A connection that broke while an answer was awaited or read: the model was at work. Others were never made."""
+    # By name: the classes are httpx's or httpx2's, as the client's version has it.
+    if type(cause).__name__ in ("RemoteProtocolError", "ReadError", "DecodingError"):
+        return _Failed(f"the connection broke before the answer was here: {cause}", lost=True)
+    return _Failed(f"connection failed: {cause}", unreachable=True)
 
-    async def __aenter__(self) -> None: ...
-    async def __aexit__(self, *exception: object) -> None: ...
+
+async def _within(seconds: float, request: Coroutine[Any, Any, Any]) -> Any:
+    """What the request returns; TimeoutError where it is not there in time, even if some of it keeps dripping in.
+
+    Python 3.10 has no ``asyncio.timeout``, and ``wait_for`` before 3.12 may swallow a cancellation.
+    """
+    task = asyncio.ensure_future(request)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()  # nothing to one that is done
 
 
 def error_message(error: Any) -> str:

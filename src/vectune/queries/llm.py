@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from vectune.characters import whole
 from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.queries.answers import Answer, Answers
@@ -81,8 +82,10 @@ class LLMWriter:
         self._key = key
         self._store = store
         self._progress = progress
-        self._planner = Planner(self.model, options)
         self._price = self._price_of(options.batch)
+        # A local server without a price has whatever model was loaded; a proxy of a paid one has models with prices.
+        free = is_local(self.address) and self._price == Price(0.0, 0.0)
+        self._planner = Planner(self.model, options, self.address if free else "")
         if options.budget is not None and self._price is None:
             hint = f'Write a price table with: [models]\n"{self.model}" = {{ input = 0.15, output = 0.6 }}'
             raise UsageError(f"A budget needs the price of '{self.model}', which the price table does not know.", hint)
@@ -220,7 +223,8 @@ class LLMWriter:
 
     def _message(self, ask: Ask, chunks: Mapping[str, Chunk]) -> str:
         second = chunks[ask.second] if ask.second else None
-        return self._planner.message(chunks[ask.chunk_ids[0]], second, ask.styles)
+        # Half a surrogate pair cannot be sent.
+        return whole(self._planner.message(chunks[ask.chunk_ids[0]], second, ask.styles))
 
     def _queries(self, ask: Ask, answer: Answer) -> list[WrittenQuery]:
         parsed = parse_queries(answer.text, limit=len(ask.styles), truncated=answer.truncated)

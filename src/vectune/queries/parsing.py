@@ -11,15 +11,15 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from vectune.characters import whole
 
 _LONGEST_REPAIR = 50_000  # characters of cut-off JSON that are looked at
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}"]', re.DOTALL)
+_JSON_START = re.compile(r"[\[{](?=\s*[\"'\[\]{}])")
 _DEEPEST = 20  # nested brackets; an answer has three or four
-_MOST_STARTS = 20  # brackets tried as the start of JSON; more of them is a text full of brackets
+_MOST_STARTS = 20  # brackets tried in vain as the start of JSON; more of them is a text full of brackets
 LONGEST_QUERY = 600  # characters; what is longer is prose, not a query
 _TEXT_KEYS = ("text", "query", "question", "q", "content")
 _STYLE_KEYS = ("question", "keywords", "problem", "claim")
@@ -30,7 +30,7 @@ _CLOSE_THINKING = re.compile(r"</(think|thinking|reasoning|thought)>", re.IGNORE
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _MARKER = re.compile(
     r"^\s*(?:#{1,6}\s+)?(?:\*\*|__)?\s*"
-    r"(?:\(?\d{1,2}\s*[.):\]](?:\*\*|__)?\s+|\d{1,2}\s+[-–]\s+|[-*+•–‣◦]\s+"
+    r"(?:\(?\d{1,2}\s*[.):\]](?:\*\*|__)?\s+|\d{1,2}[、．](?!\d)|\d{1,2}\s+[-–]\s+|[-*+•–‣◦]\s+"
     r"|Q\d{0,2}\s*[:.)]\s*|(?:query|question)\s*#?\d{0,2}\s*(?:[:.)]|\s-\s)\s*)(?:\*\*|__)?\s*",
     re.IGNORECASE,
 )
@@ -90,7 +90,7 @@ def clean(text: str, position: int = 0) -> str:
     previous = None
     while line != previous:
         previous = line
-        number = re.match(r"\(?(\d{1,2})\s*[.):\]]\s", line)
+        number = re.match(r"\(?(\d{1,2})(?:\s*[.):\]]\s|[、．])", line)
         if number is None or int(number.group(1)) == position:
             line = _MARKER.sub("", line, count=1)
         line = _LABEL.sub("", line, count=1).strip()
@@ -129,13 +129,16 @@ def _inside_fence(text: str) -> str:
 
 
 def _from_json(text: str) -> list[ParsedQuery] | None:
-    """Queries of the first JSON value that holds some; None when the text holds no such value."""
-    for start in islice(_json_starts(text), _MOST_STARTS):
-        value = _decoded(text[start:])
-        found = list(_walk(value)) if value is not None else []
-        if found:
-            return found
-    return _from_python(text)
+    """Queries of all JSON values that hold some (there may be one a line); None when the text holds no such value."""
+    found: list[ParsedQuery] = []
+    at = misses = 0
+    while misses < _MOST_STARTS and (start := _JSON_START.search(text, at)) is not None:
+        value, end = _decoded(text, start.start())
+        here = list(_walk(value))
+        found += here
+        misses += not here
+        at = end if here else start.end()
+    return found or _from_python(text)
 
 
 def _from_python(text: str) -> list[ParsedQuery] | None:
@@ -149,25 +152,18 @@ def _from_python(text: str) -> list[ParsedQuery] | None:
         return None
 
 
-def _json_starts(text: str) -> Iterator[int]:
-    for found in re.finditer(r"[\[{]", text):
-        following = text[found.end() :].lstrip()[:1]
-        if following in ('"', "{", "[", "'", "}", "]"):
-            yield found.start()
-
-
-def _decoded(text: str) -> Any:
-    """The JSON value at the start of the text; of a cut-off one, what is complete."""
+def _decoded(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that starts there and where it ends; of a cut-off one, what is complete, and all is read."""
     try:
-        return json.JSONDecoder(strict=False).raw_decode(text)[0]
+        return json.JSONDecoder(strict=False).raw_decode(text, start)
     except (ValueError, RecursionError):
-        return _repaired(text)
+        return _repaired(text[start : start + _LONGEST_REPAIR]), len(text)
 
 
 def _repaired(text: str) -> Any:
     """Close a JSON text after its last complete value; None where that gives nothing either."""
     try:
-        ends = list(_value_ends(text[:_LONGEST_REPAIR]))
+        ends = list(_value_ends(text))
         for end, closing in reversed(ends[-8:]):  # an object cut off has few strings after its last whole entry
             try:
                 return json.loads(text[:end] + closing, strict=False)
@@ -237,9 +233,10 @@ def _walk_values(named: dict[str, Any]) -> Iterator[ParsedQuery]:
 
 
 def _from_lines(text: str, truncated: bool) -> Iterator[ParsedQuery]:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]  # marks are slow on many blanks
     if truncated and lines and not text.endswith("\n") and not lines[-1].rstrip().endswith(("?", ".", "!", '"')):
         lines.pop()
+    lines = [line for line in lines if not line.startswith("|")]  # a row of a table is no query
     marked = [line for line in lines if _MARKER.match(line) or _LABEL.match(line)]
     if marked:
         lines = marked

@@ -98,7 +98,7 @@ class Ask:
     """One request to be made.
 
     Attributes:
-        key: hash of the message, the model and the settings.
+        key: hash of the message, the model, the settings and, for a free local server, its address.
         chunk_ids: the chunks its queries are for, the main one first. Chunks of equal content share one request.
         second: the other chunk of a two-chunk request; empty otherwise.
         styles: one for each query, in order.
@@ -113,14 +113,20 @@ class Ask:
 class Planner:
     """Turns chunks into requests.
 
+    Args:
+        model: the name the server knows.
+        options: see there.
+        server: the address, where the name alone does not say which model answers (every llama.cpp server has one
+            that is called ``default``); else empty, and a request is the same wherever it is sent.
+
     Raises:
         UsageError: an unknown style or difficulty, or numbers that make no sense.
         InputError: a prompt or example file that cannot be used.
     """
 
-    def __init__(self, model: str, options: LLMOptions) -> None:
+    def __init__(self, model: str, options: LLMOptions, server: str = "") -> None:
         _check(options)
-        self.model, self.options = model, options
+        self.model, self.options, self.server = model, options, server
         self._one = load_prompt(options.prompt)
         self._two = load_prompt(options.prompt_two)
         self._styles = _style_weights(options.styles, self._one)
@@ -227,7 +233,8 @@ class Planner:
         return {f"title{suffix}": title, f"text{suffix}": chunk.text[: self.options.most_characters]}
 
     def _key(self, message: str) -> str:
-        return hash_of([message, self.model, self.options.answer_settings()])
+        server = [self.server] if self.server else []  # nothing for none: these keys are of answers that were paid for
+        return hash_of([message, self.model, self.options.answer_settings(), *server])
 
 
 def read_examples(path: str) -> tuple[str, ...]:

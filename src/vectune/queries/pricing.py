@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -57,9 +58,11 @@ def price_table(override: str | None = None) -> PriceTable:
     """
     shipped = tomllib.loads((files("vectune.queries") / "prices.toml").read_text(encoding="utf-8"))
     own = _read(Path(override).expanduser()) if override else {}
-    models = {**shipped["models"], **own.get("models", {})}
-    prices = {name: _price(name, entry, override) for name, entry in models.items()}
-    return PriceTable(prices, float(own.get("batch_discount", shipped["batch_discount"])))
+    named = own.get("models", {})
+    if not isinstance(named, dict):
+        raise InputError(f"models is {named!r}; it must be a table.", _hint("my-model"), path=override)
+    prices = {name: _price(name, entry, override) for name, entry in {**shipped["models"], **named}.items()}
+    return PriceTable(prices, _discount(own.get("batch_discount", shipped["batch_discount"]), override))
 
 
 def _read(path: Path) -> Json:
@@ -76,10 +79,21 @@ def _price(name: str, entry: Any, path: str | None) -> Price:
         price = Price(float(entry["input"]), float(entry["output"]))
     except (TypeError, KeyError, ValueError):
         price = Price(-1, -1)
-    if min(price.input, price.output) < 0:
-        hint = f'Write it as: "{name}" = {{ input = 0.15, output = 0.6 }}'
-        raise InputError(f"the price of '{name}' needs an input and an output in dollars.", hint, path=path)
+    if not (0 <= price.input < math.inf and 0 <= price.output < math.inf):  # no comparison holds for nan
+        why = f"the price of '{name}' needs an input and an output in dollars; it is {entry!r}."
+        raise InputError(why, _hint(name), path=path)
     return price
+
+
+def _hint(name: str) -> str:
+    return f'Write it under [models] as: "{name}" = {{ input = 0.15, output = 0.6 }}'
+
+
+def _discount(value: Any, path: str | None) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        why = f"batch_discount is {value!r}; it is what a batch costs as a share of the price, from 0 to 1."
+        raise InputError(why, "Write it as: batch_discount = 0.5, above [models]", path=path)
+    return float(value)
 
 
 def count_tokens(text: str) -> int:
