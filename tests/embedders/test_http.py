@@ -118,6 +118,15 @@ def test_retry_after_is_heeded_by_all_requests(server: OpenAIServer) -> None:
     embedder.close()
 
 
+def test_a_server_that_names_no_time_to_wait_is_asked_ever_more_slowly(server: OpenAIServer) -> None:
+    server.fail("429", times=2, retry_after=0.0)
+    embedder = HTTPEmbedder("small", options(server, concurrency=1))
+    embedder.embed_documents(TEXTS[:2])
+    first, second, third = [asked.time for asked in server.asked]
+    assert min(second - first, third - second) >= 0.25  # half of the first backoff, half a second, at least
+    embedder.close()
+
+
 def test_requests_in_flight_are_bounded(server: OpenAIServer) -> None:
     server.delay = 0.05
     embedder = HTTPEmbedder("small", options(server, concurrency=3, batch_texts=2))

@@ -188,9 +188,7 @@ class ChatEndpoint:
     async def _wait(self, problem: _Failed, attempt: int) -> None:
         if self.ended is not None:
             raise self.ended
-        wait = self.retries.wait(
-            attempt
-        )  # at least: a server may name no time at all (Retry-After: 0), again and again
+        wait = self.retries.wait(attempt)  # at least: a server may name no time (Retry-After: 0), again and again
         if problem.retry_after is not None:
             if problem.retry_after > LONGEST_WAIT:
                 raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}")
