@@ -16,6 +16,7 @@ pytest.importorskip("llama_index.core", reason="needs llama-index-core: pip inst
 import torch
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_server import THINGS, USES
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from vectune.adapters import Adapter, load_adapter
 from vectune.embedders.factory import open_embedder
@@ -216,7 +217,6 @@ def test_attributes_are_theirs(tiny_bert: Path) -> None:
 def test_like_llama_index(tiny_bert: Path, tmp_path: Path) -> None:
     """Their training: the dataset's order and batches of 10; the weights are those of the loop written out."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     dataset = dataset_about(THINGS[:4])
     engine = SentenceTransformersFinetuneEngine(
@@ -246,8 +246,47 @@ def test_like_llama_index(tiny_bert: Path, tmp_path: Path) -> None:
     assert torch.allclose(after[name], expected[name], atol=1e-6)
 
 
+class Reading(MultipleNegativesRankingLoss):
+    """A user's own loss; it notes what it is given."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.read: list[list[str]] = [[], []]  # questions, texts
+        self.prompts: set[tuple[Any, Any]] = set()  # their lengths in tokens
+
+    def forward(self, sentence_features: Any, labels: Any) -> Any:
+        sides = list(sentence_features)
+        for read, side in zip(self.read, sides, strict=True):
+            read += self.model.tokenizer.batch_decode(side["input_ids"], skip_special_tokens=True)
+        self.prompts.add((sides[0].get("prompt_length"), sides[1].get("prompt_length")))
+        return super().forward(sides, labels)
+
+
+@pytest.mark.parametrize("like", [False, True])
+def test_a_loss_reads_what_is_served(like: bool, tiny_bert: Path, tmp_path: Path) -> None:
+    """The prompts of both roles, which this model's pooling leaves out; LlamaIndex trains without."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_bert), device="cpu")
+    model.set_pooling_include_prompt(False)
+    loss = Reading(model)
+    engine = SentenceTransformersFinetuneEngine(
+        dataset_about(THINGS[:4]),
+        str(tiny_bert),
+        str(tmp_path / "m"),
+        loss=loss,
+        show_progress_bar=False,
+        epochs=1,
+        like_llama_index=like,
+    )
+    engine.finetune()
+    query, document = ("", "") if like else ("query : ", "document : ")
+    assert sorted(loss.read[0])[0] == f"{query}how do i close a apple"
+    assert sorted(loss.read[1])[0] == f"{document}you can close the apple with your hand"
+    assert loss.prompts == {(None, None) if like else (3, 3)}
+
+
 def test_own_loss_and_val(tiny_bert: Path, tmp_path: Path) -> None:
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     engine = SentenceTransformersFinetuneEngine(
         dataset_about(THINGS[:8]),
@@ -263,7 +302,6 @@ def test_own_loss_and_val(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_harms_leaves_the_base(tmp_path: Path) -> None:
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     engine = SentenceTransformersFinetuneEngine(
         dataset_about(THINGS[:8]),

@@ -15,12 +15,14 @@ from vectune.errors import TrainingError
 from vectune.integrations.llama_embedding import apply_adapter
 from vectune.progress import SILENT, Progress
 from vectune.training.adapter import Candidates
+from vectune.training.encoder import Role, preprocess, prompt_of
 from vectune.training.ladder import PoolSoftmax
 from vectune.training.problem import Problem
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+ROLES: tuple[Role, Role] = ("query", "document")  # of a pair's sides
 SCALE = 20.0  # of cosines in the softmax, as LlamaIndex has it
 
 
@@ -211,6 +213,7 @@ def fit_plainly(
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     shuffle: bool = False,
+    prompted: bool = True,
     measure: Callable[[], float] | None = None,
     measure_every: int = 0,
     to_beat: float | None = None,
@@ -228,6 +231,7 @@ def fit_plainly(
         weight_decay: on all weights but biases and norms.
         warmup: share of the steps over which the rate rises.
         shuffle: draw a new order for each epoch.
+        prompted: questions and texts get the model's prompts of their role; False trains on them bare, as LlamaIndex.
         measure: what to keep the best state by; None keeps the last.
         measure_every: steps between two looks; there is one after each epoch in any case.
         to_beat: what the model measures now; it stays as it is where no state is better. None keeps the best state.
@@ -245,11 +249,13 @@ def fit_plainly(
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
     schedule = _linear(optimizer, int(steps * warmup), steps)
     order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle))
+    prompts = [prompt_of(model, role) if prompted else None for role in ROLES]
     best = to_beat if measure is not None else None
     state = {} if best is None else _copy(model)
     with progress.task("tuning", steps, "steps") as task:
         for step in range(1, steps + 1):
-            _step(_loss_of(model, loss, [pairs[row] for row in next(order).tolist()]), step, loss, optimizer, schedule)
+            drawn = [pairs[row] for row in next(order).tolist()]
+            _step(_loss_of(model, loss, drawn, prompts), step, loss, optimizer, schedule)
             task.advance()
             if measure is not None and (step % looks == 0 or step % an_epoch == 0):
                 model.eval()
@@ -262,9 +268,11 @@ def fit_plainly(
     return best
 
 
-def _loss_of(model: SentenceTransformer, loss: Any, pairs: Sequence[tuple[str, str]]) -> Any:
+def _loss_of(
+    model: SentenceTransformer, loss: Any, pairs: Sequence[tuple[str, str]], prompts: Sequence[str | None]
+) -> Any:
     loss.train()
-    return loss([_features(model, [pair[side] for pair in pairs]) for side in (0, 1)], None)
+    return loss([_features(model, [pair[side] for pair in pairs], prompts[side]) for side in (0, 1)], None)
 
 
 def _groups(loss: Any, weight_decay: float) -> list[dict[str, Any]]:
@@ -274,9 +282,9 @@ def _groups(loss: Any, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": held, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
-def _features(model: SentenceTransformer, texts: list[str]) -> dict[str, Any]:
-    preprocess = getattr(model, "preprocess", None) or model.tokenize
-    return {name: v.to(model.device) if hasattr(v, "to") else v for name, v in preprocess(texts).items()}
+def _features(model: SentenceTransformer, texts: list[str], prompt: str | None) -> dict[str, Any]:
+    found = preprocess(model, texts, prompt)
+    return {name: value.to(model.device) if hasattr(value, "to") else value for name, value in found.items()}
 
 
 def save_step(module: Any, folder: str | None, every: int) -> Callable[[int], None]:

@@ -53,7 +53,8 @@ class SentenceTransformersFinetuneEngine:
     as each other's negatives), batch and epochs come from the number of pairs, hard negatives are mined, bf16 is used
     where it is faster, dev is looked at as often as it pays, and the state that dev likes best is kept, which is the
     base model where nothing is better. ``like_llama_index=True`` restores LlamaIndex's training: batches of 10 in the
-    dataset's order, 2 epochs, fp32, first node of each question, the last state (with ``val_dataset`` the best).
+    dataset's order, 2 epochs, fp32, no prompts, first node of each question, the last state (with ``val_dataset`` the
+    best).
 
     Args:
         dataset: ours, or llama-index-finetuning's object.
@@ -199,7 +200,7 @@ class SentenceTransformersFinetuneEngine:
         self._model = None
 
     def get_finetuned_model(self, **model_kwargs: Any) -> BaseEmbedding:
-        """The tuned model as LlamaIndex's embedding; queries and texts get the prompts that they were tuned with.
+        """The tuned model as LlamaIndex's embedding; queries and texts get the model's prompts of their role.
 
         Args:
             **model_kwargs: of ``VectuneEmbedding``.
@@ -302,6 +303,7 @@ class SentenceTransformersFinetuneEngine:
             weight_decay=options.weight_decay,
             warmup=options.warmup,
             shuffle=not self.like_llama_index,
+            prompted=not self.like_llama_index,
             measure=look,
             measure_every=self.evaluation_steps or 50,
             to_beat=None if self.like_llama_index else before,
