@@ -286,6 +286,72 @@ def test_a_loss_reads_what_is_served(like: bool, tiny_bert: Path, tmp_path: Path
     assert loss.prompts == {(None, None) if like else (3, 3)}
 
 
+UNREAD: list[dict[str, Any]] = [
+    {"precision": "bf16"},
+    {"use_amp": True},
+    {"max_minutes": 0.1},
+    {"negatives": 3},
+    {"patience": 1},
+    {"teacher": "lexical"},
+    {"tail": True},
+    {"method": "lora"},
+    {"max_length": 9},
+]
+
+
+def test_what_a_loss_does_not_read_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    dataset, out = dataset_about(THINGS[:4]), tmp_path / "m"
+    engine = SentenceTransformersFinetuneEngine(
+        dataset, str(tiny_bert), str(out), loss=MultipleNegativesRankingLoss, show_progress_bar=False
+    )
+    for keywords in UNREAD:
+        with pytest.raises(UsageError, match="is not read by training with a loss"):
+            engine.finetune(**keywords)
+    assert not out.exists()
+    engine.method = "lora"
+    with pytest.raises(UsageError, match="method='lora'"):
+        engine.finetune()
+    engine.method, engine.loss, engine.dataset = "full", None, few_questions()
+    with pytest.raises(UsageError, match=r"max_minutes=1 .*without a dev split"):
+        engine.finetune(max_minutes=1)
+    engine.like_llama_index, engine.dataset = True, dataset
+    with pytest.raises(UsageError, match=r"negatives=2 .*like LlamaIndex"):
+        engine.finetune(negatives=2)
+    assert not out.exists()
+    engine.finetune(precision="fp32", epochs=0.5, batch=4, warmup_steps=1, trust_remote_code=False)
+    assert engine.result is not None and engine.result.method == "full"
+
+
+def few_questions() -> EmbeddingQAFinetuneDataset:
+    """No dev split can be cut from them: all are asked about one node."""
+    return EmbeddingQAFinetuneDataset(
+        queries={"1": "how do I open a car", "2": "how do I heat milk"},
+        corpus={"car": "you can open the car and heat the milk"},
+        relevant_docs={"1": ["car"], "2": ["car"]},
+    )
+
+
+def test_the_seed_counts_with_a_loss(tiny_bert: Path, tmp_path: Path) -> None:
+    """For the order, and for dropout, which this model's weights are trained with."""
+    made = []
+    for run, seed in enumerate((0, 0, 5)):
+        losses: list[Reading] = []
+        engine = SentenceTransformersFinetuneEngine(
+            dataset_about(THINGS[:4]),
+            str(tiny_bert),
+            str(tmp_path / f"{run}"),
+            loss=lambda model, losses=losses: losses.append(Reading(model)) or losses[0],
+            show_progress_bar=False,
+            epochs=1,
+            seed=seed,
+        )
+        torch.manual_seed(run)
+        engine.finetune(rate=1e-3)
+        made.append((losses[0].read[0], engine.model.encode("how do I open a car")))
+    assert made[0][0] == made[1][0] != made[2][0]
+    assert np.array_equal(made[0][1], made[1][1])
+
+
 def test_own_loss_and_val(tiny_bert: Path, tmp_path: Path) -> None:
 
     engine = SentenceTransformersFinetuneEngine(

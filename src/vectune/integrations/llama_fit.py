@@ -208,11 +208,12 @@ def fit_plainly(
     loss: Any,
     *,
     batch: int,
-    epochs: int,
+    epochs: float,
     rate: float = 2e-5,
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     shuffle: bool = False,
+    seed: int = 0,
     prompted: bool = True,
     measure: Callable[[], float] | None = None,
     measure_every: int = 0,
@@ -231,9 +232,10 @@ def fit_plainly(
         weight_decay: on all weights but biases and norms.
         warmup: share of the steps over which the rate rises.
         shuffle: draw a new order for each epoch.
+        seed: of the order; what dropout draws is torch's own.
         prompted: questions and texts get the model's prompts of their role; False trains on them bare, as LlamaIndex.
         measure: what to keep the best state by; None keeps the last.
-        measure_every: steps between two looks; there is one after each epoch in any case.
+        measure_every: steps between two looks; there is one after each epoch, and at the end, in any case.
         to_beat: what the model measures now; it stays as it is where no state is better. None keeps the best state.
         progress: counts the steps.
 
@@ -245,10 +247,10 @@ def fit_plainly(
     """
     loss.to(model.device)
     an_epoch = -(-len(pairs) // batch)
-    steps, looks = epochs * an_epoch, measure_every or an_epoch
+    steps, looks = max(1, round(epochs * an_epoch)), measure_every or an_epoch
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
     schedule = _linear(optimizer, int(steps * warmup), steps)
-    order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle))
+    order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle, seed=seed))
     prompts = [prompt_of(model, role) if prompted else None for role in ROLES]
     best = to_beat if measure is not None else None
     state = {} if best is None else _copy(model)
@@ -257,7 +259,7 @@ def fit_plainly(
             drawn = [pairs[row] for row in next(order).tolist()]
             _step(_loss_of(model, loss, drawn, prompts), step, loss, optimizer, schedule)
             task.advance()
-            if measure is not None and (step % looks == 0 or step % an_epoch == 0):
+            if measure is not None and (step % looks == 0 or step % an_epoch == 0 or step == steps):
                 model.eval()
                 found = measure()
                 if best is None or found > best:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from vectune.embedders.local import LocalEmbedder
@@ -42,6 +43,7 @@ FIT_ALONE = {
     "max_grad_norm",
     "callback",
 }
+READ = ("seed", "epochs", "batch", "rate", "weight_decay", "warmup")  # TuneOptions that count for LlamaIndex's training
 FIT_HINT = "Leave it out, as LlamaIndex does with every keyword, or train with sentence-transformers' own trainer."
 
 
@@ -77,7 +79,7 @@ class SentenceTransformersFinetuneEngine:
         checkpoint_save_steps: see ``save_checkpoints``.
         checkpoint_save_total_limit: see ``save_checkpoints``.
         like_llama_index: see above.
-        method: ``full``, ``lora`` or ``auto``.
+        method: ``full``, ``lora`` or ``auto``; with a ``loss``, like LlamaIndex or without a dev split only ``full``.
         seed: of everything that is drawn.
 
     Attributes:
@@ -182,8 +184,9 @@ class SentenceTransformersFinetuneEngine:
                 ``evaluation_steps``; its ``checkpoint_…`` are accepted as in the constructor.
 
         Raises:
-            UsageError: an unknown name, one of ``fit`` that has no counterpart (``scheduler``, ``callback`` …), or
-                frozen weights in ``engine.model`` where that is not what is trained.
+            UsageError: an unknown name, one of ``fit`` that has no counterpart (``scheduler``, ``callback`` …), one
+                that training with a ``loss``, like LlamaIndex or without a dev split does not read, or frozen weights
+                in ``engine.model`` where that is not what is trained.
             DatasetError: the dataset is broken, or has fewer than two questions.
             OutputError: the folder holds something else.
         """
@@ -193,6 +196,7 @@ class SentenceTransformersFinetuneEngine:
         progress = Progress() if self.show_progress_bar else SILENT
         cut = None if self.like_llama_index or self.loss is not None else with_dev_split(data, options.seed, progress)
         if cut is None:
+            self._refuse_unread(options)
             self.result = self._finetune_plainly(data, out, self._rising(options, warmup_steps), progress)
         else:
             self._refuse_frozen()
@@ -248,6 +252,19 @@ class SentenceTransformersFinetuneEngine:
                 "max_length": self._set_length()}  # fmt: skip
         return TuneOptions(**{**made, **given}), warmup_steps
 
+    def _refuse_unread(self, options: TuneOptions) -> None:
+        """What LlamaIndex's training does not read must be what it does anyway."""
+        does = {"method": "full", "model": self.model_id, "precision": "fp32", "max_length": self._set_length(),
+                "trust_remote_code": self.trust_remote_code}  # fmt: skip
+        where = "like LlamaIndex" if self.like_llama_index else "with a loss of your own"
+        hint = f"Leave it out; these count there: {', '.join(READ)}, evaluation_steps, warmup_steps."
+        if not self.like_llama_index and self.loss is None:
+            where, hint = "without a dev split, which cannot be cut here", "Leave it out, or give a val_dataset."
+        for field in dataclasses.fields(TuneOptions):
+            value = getattr(options, field.name)
+            if field.name not in READ and value not in (field.default, does.get(field.name)):
+                raise UsageError(f"finetune: {field.name}={value!r} is not read by training {where}.", hint)
+
     def _refuse_frozen(self) -> None:
         weights = () if self._model is None or self.method == "lora" else self._model.parameters()
         if not all(weight.requires_grad for weight in weights):
@@ -276,7 +293,7 @@ class SentenceTransformersFinetuneEngine:
         if warmup_steps is None:
             return options
         batch, epochs = options.batch or LLAMA_BATCH, options.epochs or LLAMA_EPOCHS
-        steps = -(-len(self._pairs()) // batch) * round(epochs)
+        steps = round(-(-len(self._pairs()) // batch) * epochs)
         return dataclasses.replace(options, warmup=min(1.0, warmup_steps / max(1, steps)))
 
     def _finetune_plainly(
@@ -287,7 +304,9 @@ class SentenceTransformersFinetuneEngine:
 
         check_output(out, ARTIFACT_FILE)
         started = time.perf_counter()
-        loss = self._loss() or MultipleNegativesRankingLoss(self.model)
+        base = self.model  # opening it may draw
+        torch.manual_seed(options.seed)  # for dropout, and weights that the loss may have
+        loss = self._loss() or MultipleNegativesRankingLoss(base)
         model = self.model
         embedder = LocalEmbedder(model, EmbedOptions(precision="fp32"), self.model_id)
         fingerprint = embedder.fingerprint
@@ -298,11 +317,12 @@ class SentenceTransformersFinetuneEngine:
             self._pairs(),
             loss,
             batch=int(options.batch or LLAMA_BATCH),
-            epochs=round(options.epochs or LLAMA_EPOCHS),
+            epochs=options.epochs or LLAMA_EPOCHS,
             rate=options.rate or LLAMA_RATE,
             weight_decay=options.weight_decay,
             warmup=options.warmup,
             shuffle=not self.like_llama_index,
+            seed=options.seed,
             prompted=not self.like_llama_index,
             measure=look,
             measure_every=self.evaluation_steps or 50,
