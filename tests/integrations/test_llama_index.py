@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -475,6 +477,32 @@ def test_each_text_is_embedded_once_in_whole_lists(tmp_path: Path) -> None:
     assert engine.result is not None and engine.result.dev_after >= engine.result.dev_before
     again = EmbeddingAdapterFinetuneEngine.from_model_path(dataset, base, str(tmp_path / "a"))
     assert isinstance(again.model, TwoLayerNN)
+
+
+class SyncOnly(Hashed):
+    """As many have it who need no async way; two calls at once would harm it."""
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        assert ALONE.acquire(blocking=False)
+        try:
+            time.sleep(0.001)  # others may run
+            return self._vector(query)
+        finally:
+            ALONE.release()
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        raise NotImplementedError("async not supported")
+
+
+ALONE = threading.Lock()
+
+
+def test_an_embedding_without_an_async_way(tmp_path: Path) -> None:
+    base, dataset = SyncOnly(model_name="sync", embed_batch_size=50, asked={}, lists=[]), dataset_about(THINGS[:12])
+    engine = EmbeddingAdapterFinetuneEngine(dataset, base, model_output_path=str(tmp_path / "a"))
+    engine.finetune()
+    assert {base.asked[text] for text in dataset.queries.values() if text in base.asked} == {1}
+    assert len(engine.get_finetuned_model().get_query_embedding("how do I open a car")) == 32
 
 
 def test_the_ladder_over_a_model_of_vectunes(tiny_bert: Path, tmp_path: Path) -> None:
