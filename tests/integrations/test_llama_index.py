@@ -333,6 +333,19 @@ def few_questions() -> EmbeddingQAFinetuneDataset:
     )
 
 
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("like", [False, True])
+def test_one_question_trains_nothing(count: int, like: bool, tiny_bert: Path, tmp_path: Path) -> None:
+    dataset, out = few_questions(), str(tmp_path / "m")
+    dataset.queries = dict(list(dataset.queries.items())[:count])
+    engine = SentenceTransformersFinetuneEngine(
+        dataset, str(tiny_bert), out, show_progress_bar=False, like_llama_index=like
+    )
+    with pytest.raises(DatasetError, match=f"questions in the dataset: {count}"):
+        engine.finetune()
+    assert not (tmp_path / "m").exists() and engine.result is None
+
+
 def test_the_seed_counts_with_a_loss(tiny_bert: Path, tmp_path: Path) -> None:
     """For the order, and for dropout, which this model's weights are trained with."""
     made = []

@@ -14,7 +14,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import EmbedOptions
-from vectune.errors import ModelError, UsageError
+from vectune.errors import DatasetError, ModelError, UsageError
 from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_EPOCHS, LLAMA_RATE, refuse_unknown
 from vectune.integrations.llama_data import QADataset, retrieval_dataset, with_dev_split
 from vectune.integrations.llama_embedding import VectuneEmbedding
@@ -192,6 +192,11 @@ class SentenceTransformersFinetuneEngine:
         """
         options, warmup_steps = self._options(train_kwargs)
         data = retrieval_dataset(self.dataset, self.val_dataset, self.use_all_docs)
+        if len(self.dataset.queries) < 2:
+            raise DatasetError(
+                f"questions in the dataset: {len(self.dataset.queries)}; one's text is another's negative.",
+                "Give at least two; generate_qa_embedding_pairs asks nodes that failed again.",
+            )
         out = Path(self.model_output_path)
         progress = Progress() if self.show_progress_bar else SILENT
         cut = None if self.like_llama_index or self.loss is not None else with_dev_split(data, options.seed, progress)
