@@ -212,7 +212,6 @@ def fit_plainly(
     rate: float = 2e-5,
     weight_decay: float = 0.01,
     warmup: float = 0.1,
-    shuffle: bool = False,
     seed: int = 0,
     prompted: bool = True,
     measure: Callable[[], float] | None = None,
@@ -224,15 +223,14 @@ def fit_plainly(
 
     Args:
         model: trained in place.
-        pairs: (question, text), in the order of the batches unless ``shuffle``.
+        pairs: (question, text).
         loss: of sentence-transformers, over this model.
         batch: pairs in a step.
         epochs: passes over the pairs.
         rate: peak learning rate.
         weight_decay: on all weights but biases and norms.
         warmup: share of the steps over which the rate rises.
-        shuffle: draw a new order for each epoch.
-        seed: of the order; what dropout draws is torch's own.
+        seed: of the order, a new one for each epoch; what dropout draws is torch's own.
         prompted: questions and texts get the model's prompts of their role; False trains on them bare, as LlamaIndex.
         measure: what to keep the best state by; None keeps the last.
         measure_every: steps between two looks; there is one after each epoch, and at the end, in any case.
@@ -250,7 +248,7 @@ def fit_plainly(
     steps, looks = max(1, round(epochs * an_epoch)), measure_every or an_epoch
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
     schedule = _linear(optimizer, int(steps * warmup), steps)
-    order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle, seed=seed))
+    order = _order(len(pairs), AdapterPlan(batch=batch, seed=seed))
     prompts = [prompt_of(model, role) if prompted else None for role in ROLES]
     best = to_beat if measure is not None else None
     state = {} if best is None else _copy(model)

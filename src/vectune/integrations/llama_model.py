@@ -50,13 +50,12 @@ FIT_HINT = "Leave it out, as LlamaIndex does with every keyword, or train with s
 class SentenceTransformersFinetuneEngine:
     """Tune a sentence-transformers model on questions and nodes.
 
-    The names are LlamaIndex's. What is left None follows from the data, and differs for the user's good:
-    batches are shuffled and hold no question's own node twice (LlamaIndex trains on neighbouring questions of one chunk
-    as each other's negatives), batch and epochs come from the number of pairs, hard negatives are mined, bf16 is used
-    where it is faster, dev is looked at as often as it pays, and the state that dev likes best is kept, which is the
-    base model where nothing is better. ``like_llama_index=True`` restores LlamaIndex's training: batches of 10 in the
-    dataset's order, 2 epochs, fp32, no prompts, first node of each question, the last state (with ``val_dataset`` the
-    best).
+    The names are LlamaIndex's. What is left None follows from the data, and differs for the user's good: batches hold
+    no question's own node twice (LlamaIndex shuffles, too, but questions of one node may be each other's negatives),
+    batch and epochs come from the number of pairs, hard negatives are mined, bf16 is used where it is faster, dev is
+    looked at as often as it pays, and the state that dev likes best is kept, which is the base model where nothing is
+    better. ``like_llama_index=True`` restores LlamaIndex's training: batches of 10 as they are drawn, 2 epochs, fp32,
+    no prompts, first node of each question, the last state (with ``val_dataset`` the best).
 
     Args:
         dataset: ours, or llama-index-finetuning's object.
@@ -146,7 +145,7 @@ class SentenceTransformersFinetuneEngine:
 
     @property
     def loader(self) -> Any:
-        """The pairs in LlamaIndex's batches: torch's DataLoader, in the dataset's order."""
+        """The pairs as LlamaIndex has them: torch's DataLoader, in the dataset's order, which training shuffles."""
         from torch.utils.data import DataLoader
 
         examples: Any = self.examples
@@ -326,7 +325,6 @@ class SentenceTransformersFinetuneEngine:
             rate=options.rate or LLAMA_RATE,
             weight_decay=options.weight_decay,
             warmup=options.warmup,
-            shuffle=not self.like_llama_index,
             seed=options.seed,
             prompted=not self.like_llama_index,
             measure=look,
