@@ -8,7 +8,7 @@ import pickle
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -590,6 +590,25 @@ def test_adapter_like_llama_index_and_keywords(tmp_path: Path) -> None:
     )
     engine.finetune(optimizer_params={"lr": 0.0})
     assert torch.equal(engine.model.linear.weight.data, torch.eye(32))
+
+
+class Noting(torch.optim.SGD):
+    """A user's own optimizer; it notes the rate of each step."""
+
+    rates: ClassVar[list[float]] = []
+
+    def step(self, closure: Any = None) -> Any:
+        self.rates.append(self.param_groups[0]["lr"])
+        return super().step(closure)
+
+
+def test_warmup_steps_are_steps(tmp_path: Path) -> None:
+    """Although dev is cut from the questions, and fewer steps are left than all questions would make."""
+    Noting.rates.clear()
+    out = str(tmp_path / "a")
+    engine = EmbeddingAdapterFinetuneEngine(dataset_about(THINGS[:12]), hashed(), 10, 5, model_output_path=out)
+    engine.finetune(warmup_steps=7, optimizer_class=Noting, patience=0)
+    assert len(Noting.rates) < 25 and int(np.argmax(Noting.rates)) == 7
 
 
 def test_no_adapter_yet(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ class EmbeddingAdapterFinetuneEngine:
         check_adapter(self.model, queries.shape[1], self.device)
         folds = 2 if data.qrels.get("dev") and not self.like_llama_index else 0
         problem = problem_of(data, queries, documents, folds, self.seed)
-        plan = self._plan(kwargs, len(queries))
+        plan = self._plan(kwargs)
         saved = save_step(self.model, self.model_checkpoint_path, self.checkpoint_save_steps)
         scores = fit_adapter(self.model, problem, plan, self.device, saved, progress)
         self.model.to("cpu")
@@ -227,12 +227,10 @@ class EmbeddingAdapterFinetuneEngine:
         self._save(result, None)
         return result
 
-    def _plan(self, kwargs: dict[str, Any], questions: int) -> AdapterPlan:
+    def _plan(self, kwargs: dict[str, Any]) -> AdapterPlan:
         plain = self.like_llama_index
         batch = kwargs.get("batch_size") or self.batch_size or (LLAMA_BATCH if plain else 32)
         epochs = kwargs.get("epochs") or self.epochs or (1 if plain else 20)
-        steps = kwargs.get("steps_per_epoch") or -(-questions // batch)
-        warmup = kwargs["warmup_steps"] / max(1, steps * epochs) if "warmup_steps" in kwargs else 0.1
         return AdapterPlan(
             batch=batch,
             epochs=epochs,
@@ -242,7 +240,7 @@ class EmbeddingAdapterFinetuneEngine:
             patience=kwargs.get("patience", 0 if plain else 4),
             steps_per_epoch=kwargs.get("steps_per_epoch"),
             max_grad_norm=kwargs.get("max_grad_norm", 1.0),
-            warmup=warmup,
+            warmup_steps=kwargs.get("warmup_steps"),
             optimizer=kwargs.get("optimizer_class"),
             optimizer_params=dict(kwargs.get("optimizer_params", {})),
             seed=self.seed,

@@ -39,7 +39,7 @@ class AdapterPlan:
         patience: epochs without a gain on dev until it stops, and the best state is kept; 0 keeps the last.
         steps_per_epoch: None is one pass.
         max_grad_norm: gradients are clipped there.
-        warmup: share of the steps over which the rate rises.
+        warmup_steps: steps over which the rate rises; None is a tenth of them.
         optimizer: a torch optimizer's class; None is AdamW.
         optimizer_params: its arguments; a rate in it wins over ``rate``.
         seed: of the order.
@@ -53,7 +53,7 @@ class AdapterPlan:
     patience: int = 4
     steps_per_epoch: int | None = None
     max_grad_norm: float = 1.0
-    warmup: float = 0.1
+    warmup_steps: int | None = None
     optimizer: type[torch.optim.Optimizer] | None = None
     optimizer_params: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -188,7 +188,8 @@ def _order(count: int, plan: AdapterPlan) -> Iterator[torch.Tensor]:
 def _optimizer(module: Any, plan: AdapterPlan, steps: int) -> tuple[Any, Any]:
     make = plan.optimizer or torch.optim.AdamW
     optimizer = make(module.parameters(), **{"lr": plan.rate, **plan.optimizer_params})
-    return optimizer, _linear(optimizer, int(steps * plan.warmup), steps)
+    rise = steps // 10 if plan.warmup_steps is None else plan.warmup_steps
+    return optimizer, _linear(optimizer, rise, steps)
 
 
 def _linear(optimizer: Any, rise: int, steps: int) -> Any:
