@@ -592,6 +592,35 @@ def test_adapter_like_llama_index_and_keywords(tmp_path: Path) -> None:
     assert torch.equal(engine.model.linear.weight.data, torch.eye(32))
 
 
+def test_like_llama_index_with_all_nodes(tmp_path: Path) -> None:
+    """Each of a question's nodes is a pair, in the dataset's order; the weights are those of the loop written out."""
+    dataset = dataset_about(THINGS[:3])
+    dataset.relevant_docs["q-apple-heat"] = ["apple-heat", "beer-heat"]
+    made = {}
+    for all_docs in (False, True):
+        engine = EmbeddingAdapterFinetuneEngine(
+            dataset, hashed(), 5, like_llama_index=True, use_all_docs=all_docs, model_output_path=str(tmp_path / "a")
+        )
+        engine.finetune(optimizer_class=torch.optim.SGD, optimizer_params={"lr": 1.0}, warmup_steps=0)
+        made[all_docs] = engine.model.linear.weight.data
+
+    pairs = [(query, node) for query, nodes in dataset.query_docid_pairs for node in nodes]
+    layer = LinearLayer(32, 32)
+    optimizer = torch.optim.SGD(layer.parameters())
+    for step, start in enumerate(range(0, len(pairs), 5)):
+        batch = pairs[start : start + 5]
+        texts = [query for query, _ in batch], [dataset.corpus[node] for _, node in batch]
+        vectors = [torch.tensor([hashed_embedding(text, 32) for text in side]) for side in texts]
+        scores = torch.nn.functional.normalize(layer(vectors[0]), dim=1) @ vectors[1].T * 20
+        optimizer.param_groups[0]["lr"] = (3 - step) / 3
+        torch.nn.functional.cross_entropy(scores, torch.arange(len(batch))).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert len(pairs) == 13 and torch.allclose(made[True], layer.linear.weight.data, atol=1e-5)
+    assert not torch.allclose(made[False], made[True], atol=1e-3)
+
+
 class Noting(torch.optim.SGD):
     """A user's own optimizer; it notes the rate of each step."""
 

@@ -61,7 +61,7 @@ class EmbeddingAdapterFinetuneEngine:
         verbose: show progress.
         bias: a bias in the default linear adapter.
         val_dataset: chooses; None cuts it from ``dataset``, by section.
-        use_all_docs: every relevant node of a question, not only the first.
+        use_all_docs: every relevant node of a question, not only the first; like LlamaIndex as a pair of its own.
         like_llama_index: see above.
         seed: of everything that is drawn.
         **train_kwargs: ``optimizer_class``, ``optimizer_params``, ``max_grad_norm``, ``steps_per_epoch``,

@@ -31,8 +31,8 @@ class AdapterPlan:
     """How a torch adapter is trained.
 
     Attributes:
-        batch: queries in a step.
-        epochs: passes over the questions, at most.
+        batch: queries in a step; without ``pool`` pairs of a query and one of its chunks.
+        epochs: passes over them, at most.
         rate: peak learning rate of the optimizer.
         shuffle: draw a new order for each epoch; False takes the dataset's.
         pool: compare each query with every chunk that may be a negative; False with the chunks of its batch.
@@ -88,11 +88,11 @@ def fit_adapter(
     dev = _Dev(problem, plan.seed, device)
 
     module.to(device)
-    steps = plan.steps_per_epoch or -(-len(rows) // plan.batch)
+    steps = plan.steps_per_epoch or -(-len(loss_of) // plan.batch)
     optimizer, schedule = _optimizer(module, plan, steps * plan.epochs)
     base, best, since = dev.base(), dev(module), 0
     state = _copy(module)
-    order, step = _order(len(rows), plan), 0
+    order, step = _order(len(loss_of), plan), 0
     module.train()
     with progress.task("adapter", plan.epochs, "epochs") as task:
         for _ in range(plan.epochs):
@@ -145,7 +145,10 @@ class _Dev:
 
 
 class _Loss:
-    """InfoNCE of adapted queries over the pool or the batch; no other positive of a query is its negative."""
+    """InfoNCE of adapted queries: over the pool, where no other positive of a query is its negative, or over the batch.
+
+    A sample is a query with all its positives or, over the batch, with one of them, as in LlamaIndex.
+    """
 
     def __init__(self, problem: Problem, rows: Any, pool: Any, plan: AdapterPlan, device: str) -> None:
         self.plan, self.device = plan, device
@@ -154,14 +157,21 @@ class _Loss:
         self.documents = problem.documents
         rng = np.random.default_rng(plan.seed)
         self.softmax = PoolSoftmax(problem.documents, pool, self.positives, rng) if plan.pool else None
+        self.pairs = np.argwhere(self.positives.weights > 0)  # query, place of the positive
 
-    def __call__(self, module: Any, rows: torch.Tensor) -> torch.Tensor:
-        adapted = F.normalize(module(self.queries[rows].to(self.device)), dim=1)
+    def __len__(self) -> int:
+        return len(self.queries) if self.softmax is not None else len(self.pairs)
+
+    def __call__(self, module: Any, samples: torch.Tensor) -> torch.Tensor:
         if self.softmax is not None:
-            return self.softmax.loss(adapted.cpu(), rows.numpy(), 1 / SCALE)
-        texts = torch.from_numpy(np.asarray(self.documents[self.positives.rows[rows.numpy(), 0]], dtype=np.float32))
-        scores = adapted @ texts.to(self.device).T * SCALE
+            return self.softmax.loss(self._adapted(module, samples.numpy()).cpu(), samples.numpy(), 1 / SCALE)
+        rows, places = self.pairs[samples.numpy()].T
+        texts = torch.from_numpy(np.asarray(self.documents[self.positives.rows[rows, places]], dtype=np.float32))
+        scores = self._adapted(module, rows) @ texts.to(self.device).T * SCALE
         return F.cross_entropy(scores, torch.arange(len(rows), device=scores.device))
+
+    def _adapted(self, module: Any, rows: Any) -> torch.Tensor:
+        return F.normalize(module(self.queries[rows].to(self.device)), dim=1)
 
 
 def _step(value: torch.Tensor, step: int, loss: Any, optimizer: Any, schedule: Any) -> None:
