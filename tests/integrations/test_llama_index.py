@@ -621,6 +621,21 @@ def test_like_llama_index_with_all_nodes(tmp_path: Path) -> None:
     assert not torch.allclose(made[False], made[True], atol=1e-3)
 
 
+def test_like_llama_index_learns_nothing_from_val(tmp_path: Path) -> None:
+    made = []
+    for val in (None, dataset_about(THINGS[5:10])):
+        engine = EmbeddingAdapterFinetuneEngine(
+            dataset_about(THINGS[:5]),
+            hashed(),
+            val_dataset=val,
+            like_llama_index=True,
+            model_output_path=str(tmp_path / "a"),
+        )
+        engine.finetune()
+        made.append(engine.model.linear.weight.data)
+    assert torch.equal(*made)
+
+
 class Noting(torch.optim.SGD):
     """A user's own optimizer; it notes the rate of each step."""
 

@@ -60,7 +60,7 @@ class EmbeddingAdapterFinetuneEngine:
         checkpoint_save_steps: steps between them.
         verbose: show progress.
         bias: a bias in the default linear adapter.
-        val_dataset: chooses; None cuts it from ``dataset``, by section.
+        val_dataset: chooses; None cuts it from ``dataset``, by section. Not read like LlamaIndex.
         use_all_docs: every relevant node of a question, not only the first; like LlamaIndex as a pair of its own.
         like_llama_index: see above.
         seed: of everything that is drawn.
@@ -174,7 +174,8 @@ class EmbeddingAdapterFinetuneEngine:
         refuse_unknown(kwargs, (*TRAIN_KWARGS, "epochs", "batch_size"), "finetune")
         progress = Progress() if kwargs.get("show_progress_bar", self.verbose) else SILENT
         check_output(Path(self.model_output_path), ARTIFACT_FILE)
-        data = retrieval_dataset(self.dataset, self.val_dataset, self.use_all_docs)
+        val = None if self.like_llama_index else self.val_dataset  # nothing is chosen there
+        data = retrieval_dataset(self.dataset, val, self.use_all_docs)
         if not self.like_llama_index:
             data = with_dev_split(data, self.seed, progress) or data
         if self.model is None and (self.like_llama_index or self.bias or kwargs.keys() - {"show_progress_bar"}):
