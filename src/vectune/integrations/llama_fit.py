@@ -235,7 +235,7 @@ def fit_plainly(
     Args:
         model: trained in place.
         pairs: (question, text).
-        loss: of sentence-transformers, over this model.
+        loss: of sentence-transformers, over this model and on its device.
         batch: pairs in a step.
         epochs: passes over the pairs.
         rate: peak learning rate.
@@ -243,7 +243,7 @@ def fit_plainly(
         warmup: share of the steps over which the rate rises.
         seed: of the order, a new one for each epoch; what dropout draws is torch's own.
         prompted: questions and texts get the model's prompts of their role; False trains on them bare, as LlamaIndex.
-        measure: what to keep the best state by; None keeps the last.
+        measure: what to keep the best state by; it puts the model into eval mode. None keeps the last.
         measure_every: steps between two looks; there is one after each epoch, and at the end, in any case.
         to_beat: what the model measures now; it stays as it is where no state is better. None keeps the best state.
         progress: counts the steps.
@@ -254,22 +254,18 @@ def fit_plainly(
     Raises:
         TrainingError: the loss is no number any more.
     """
-    loss.to(model.device)
     an_epoch = -(-len(pairs) // batch)
     steps, looks = max(1, round(epochs * an_epoch)), measure_every or an_epoch
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
     schedule = _linear(optimizer, int(steps * warmup), steps)
-    order = _order(len(pairs), AdapterPlan(batch=batch, seed=seed))
-    prompts = [prompt_of(model, role) if prompted else None for role in ROLES]
+    losses = _losses(model, pairs, loss, _order(len(pairs), AdapterPlan(batch=batch, seed=seed)), prompted)
     best = to_beat if measure is not None else None
     state = {} if best is None else _copy(model)
     with progress.task("tuning", steps, "steps") as task:
         for step in range(1, steps + 1):
-            drawn = [pairs[row] for row in next(order).tolist()]
-            _step(_loss_of(model, loss, drawn, prompts), step, loss, optimizer, schedule)
+            _step(next(losses), step, loss, optimizer, schedule)
             task.advance()
             if measure is not None and (step % looks == 0 or step % an_epoch == 0 or step == steps):
-                model.eval()
                 found = measure()
                 if best is None or found > best:
                     best, state = found, _copy(model)
@@ -279,11 +275,18 @@ def fit_plainly(
     return best
 
 
-def _loss_of(
-    model: SentenceTransformer, loss: Any, pairs: Sequence[tuple[str, str]], prompts: Sequence[str | None]
-) -> Any:
-    loss.train()
-    return loss([_features(model, [pair[side] for pair in pairs], prompts[side]) for side in (0, 1)], None)
+def _losses(
+    model: SentenceTransformer,
+    pairs: Sequence[tuple[str, str]],
+    loss: Any,
+    order: Iterator[torch.Tensor],
+    prompted: bool,
+) -> Iterator[Any]:
+    prompts = [prompt_of(model, role) if prompted else None for role in ROLES]
+    for rows in order:
+        loss.train()
+        drawn = zip(*(pairs[row] for row in rows.tolist()), strict=True)
+        yield loss([_features(model, list(side), prompt) for side, prompt in zip(drawn, prompts, strict=True)], None)
 
 
 def _groups(loss: Any, weight_decay: float) -> list[dict[str, Any]]:

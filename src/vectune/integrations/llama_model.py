@@ -312,6 +312,7 @@ class SentenceTransformersFinetuneEngine:
         torch.manual_seed(options.seed)  # for dropout, and weights that the loss may have
         loss = self._loss() or MultipleNegativesRankingLoss(base)
         model = self.model
+        loss.to(model.device)
         embedder = LocalEmbedder(model, EmbedOptions(precision="fp32"), self.model_id)
         fingerprint = embedder.fingerprint
         look = partial(_on_dev, data, embedder) if data.qrels.get("dev") else None
