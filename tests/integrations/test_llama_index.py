@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ pytest.importorskip("llama_index.core", reason="needs llama-index-core: pip inst
 import torch
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_server import THINGS, USES
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from vectune.adapters import Adapter, load_adapter
 from vectune.embedders.factory import open_embedder
@@ -214,15 +217,13 @@ def test_attributes_are_theirs(tiny_bert: Path) -> None:
 
 
 def test_like_llama_index(tiny_bert: Path, tmp_path: Path) -> None:
-    """Their training: the dataset's order and batches of 10; the weights are those of the loop written out."""
+    """Their training: shuffled batches of 10; the weights are those of the loop written out."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     dataset = dataset_about(THINGS[:4])
     engine = SentenceTransformersFinetuneEngine(
         dataset, str(tiny_bert), str(tmp_path / "m"), show_progress_bar=False, like_llama_index=True, epochs=1
     )
-    torch.manual_seed(0)
     engine.finetune()
     assert engine.result is not None and "no dev split" in engine.result.notes[0]
 
@@ -230,6 +231,7 @@ def test_like_llama_index(tiny_bert: Path, tmp_path: Path) -> None:
     loss = MultipleNegativesRankingLoss(reference)
     optimizer = torch.optim.AdamW(reference.parameters(), lr=2e-5, weight_decay=0.01)
     pairs = [(query, dataset.corpus[docs[0]]) for query, docs in dataset.query_docid_pairs]
+    pairs = [pairs[row] for row in torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).tolist()]
     torch.manual_seed(0)
     loss.train()
     for step, start in enumerate((0, 10)):
@@ -246,8 +248,126 @@ def test_like_llama_index(tiny_bert: Path, tmp_path: Path) -> None:
     assert torch.allclose(after[name], expected[name], atol=1e-6)
 
 
+class Reading(MultipleNegativesRankingLoss):
+    """A user's own loss; it notes what it is given."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.read: list[list[str]] = [[], []]  # questions, texts
+        self.prompts: set[tuple[Any, Any]] = set()  # their lengths in tokens
+
+    def forward(self, sentence_features: Any, labels: Any) -> Any:
+        sides = list(sentence_features)
+        for read, side in zip(self.read, sides, strict=True):
+            read += self.model.tokenizer.batch_decode(side["input_ids"], skip_special_tokens=True)
+        self.prompts.add((sides[0].get("prompt_length"), sides[1].get("prompt_length")))
+        return super().forward(sides, labels)
+
+
+@pytest.mark.parametrize("like", [False, True])
+def test_a_loss_reads_what_is_served(like: bool, tiny_bert: Path, tmp_path: Path) -> None:
+    """The prompts of both roles, which this model's pooling leaves out; LlamaIndex trains without."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_bert), device="cpu")
+    model.set_pooling_include_prompt(False)
+    loss = Reading(model)
+    engine = SentenceTransformersFinetuneEngine(
+        dataset_about(THINGS[:4]),
+        str(tiny_bert),
+        str(tmp_path / "m"),
+        loss=loss,
+        show_progress_bar=False,
+        epochs=1,
+        like_llama_index=like,
+    )
+    engine.finetune()
+    query, document = ("", "") if like else ("query : ", "document : ")
+    assert sorted(loss.read[0])[0] == f"{query}how do i close a apple"
+    assert sorted(loss.read[1])[0] == f"{document}you can close the apple with your hand"
+    assert loss.prompts == {(None, None) if like else (3, 3)}
+
+
+UNREAD: list[dict[str, Any]] = [
+    {"precision": "bf16"},
+    {"use_amp": True},
+    {"max_minutes": 0.1},
+    {"negatives": 3},
+    {"patience": 1},
+    {"teacher": "lexical"},
+    {"tail": True},
+    {"method": "lora"},
+    {"max_length": 9},
+]
+
+
+def test_what_a_loss_does_not_read_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    dataset, out = dataset_about(THINGS[:4]), tmp_path / "m"
+    engine = SentenceTransformersFinetuneEngine(
+        dataset, str(tiny_bert), str(out), loss=MultipleNegativesRankingLoss, show_progress_bar=False
+    )
+    for keywords in UNREAD:
+        with pytest.raises(UsageError, match="is not read by training with a loss"):
+            engine.finetune(**keywords)
+    assert not out.exists()
+    engine.method = "lora"
+    with pytest.raises(UsageError, match="method='lora'"):
+        engine.finetune()
+    engine.method, engine.loss, engine.dataset = "full", None, few_questions()
+    with pytest.raises(UsageError, match=r"max_minutes=1 .*without a dev split"):
+        engine.finetune(max_minutes=1)
+    engine.like_llama_index, engine.dataset = True, dataset
+    with pytest.raises(UsageError, match=r"negatives=2 .*like LlamaIndex"):
+        engine.finetune(negatives=2)
+    assert not out.exists()
+    engine.finetune(precision="fp32", epochs=0.5, batch=4, warmup_steps=1, trust_remote_code=False)
+    assert engine.result is not None and engine.result.method == "full"
+
+
+def few_questions() -> EmbeddingQAFinetuneDataset:
+    """No dev split can be cut from them: all are asked about one node."""
+    return EmbeddingQAFinetuneDataset(
+        queries={"1": "how do I open a car", "2": "how do I heat milk"},
+        corpus={"car": "you can open the car and heat the milk"},
+        relevant_docs={"1": ["car"], "2": ["car"]},
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("like", [False, True])
+def test_one_question_trains_nothing(count: int, like: bool, tiny_bert: Path, tmp_path: Path) -> None:
+    dataset, out = few_questions(), str(tmp_path / "m")
+    dataset.queries = dict(list(dataset.queries.items())[:count])
+    engine = SentenceTransformersFinetuneEngine(
+        dataset, str(tiny_bert), out, show_progress_bar=False, like_llama_index=like
+    )
+    with pytest.raises(DatasetError, match=f"questions in the dataset: {count}"):
+        engine.finetune()
+    assert not (tmp_path / "m").exists() and engine.result is None
+
+
+def test_the_seed_counts_with_a_loss(tiny_bert: Path, tmp_path: Path) -> None:
+    """For the order, and for dropout, which this model's weights are trained with."""
+    made = []
+    for run, seed in enumerate((0, 0, 5)):
+        losses: list[Reading] = []
+        engine = SentenceTransformersFinetuneEngine(
+            dataset_about(THINGS[:4]),
+            str(tiny_bert),
+            str(tmp_path / f"{run}"),
+            loss=lambda model, losses=losses: losses.append(Reading(model)) or losses[0],
+            show_progress_bar=False,
+            epochs=1,
+            seed=seed,
+        )
+        torch.manual_seed(run)
+        engine.finetune(rate=1e-3)
+        made.append((losses[0].read[0], engine.model.encode("how do I open a car")))
+    assert made[0][0] == made[1][0] != made[2][0]
+    assert np.array_equal(made[0][1], made[1][1])
+
+
 def test_own_loss_and_val(tiny_bert: Path, tmp_path: Path) -> None:
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     engine = SentenceTransformersFinetuneEngine(
         dataset_about(THINGS[:8]),
@@ -263,7 +383,6 @@ def test_own_loss_and_val(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_harms_leaves_the_base(tmp_path: Path) -> None:
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     engine = SentenceTransformersFinetuneEngine(
         dataset_about(THINGS[:8]),
@@ -373,6 +492,32 @@ def test_each_text_is_embedded_once_in_whole_lists(tmp_path: Path) -> None:
     assert isinstance(again.model, TwoLayerNN)
 
 
+class SyncOnly(Hashed):
+    """As many have it who need no async way; two calls at once would harm it."""
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        assert ALONE.acquire(blocking=False)
+        try:
+            time.sleep(0.001)  # others may run
+            return self._vector(query)
+        finally:
+            ALONE.release()
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        raise NotImplementedError("async not supported")
+
+
+ALONE = threading.Lock()
+
+
+def test_an_embedding_without_an_async_way(tmp_path: Path) -> None:
+    base, dataset = SyncOnly(model_name="sync", embed_batch_size=50, asked={}, lists=[]), dataset_about(THINGS[:12])
+    engine = EmbeddingAdapterFinetuneEngine(dataset, base, model_output_path=str(tmp_path / "a"))
+    engine.finetune()
+    assert {base.asked[text] for text in dataset.queries.values() if text in base.asked} == {1}
+    assert len(engine.get_finetuned_model().get_query_embedding("how do I open a car")) == 32
+
+
 def test_the_ladder_over_a_model_of_vectunes(tiny_bert: Path, tmp_path: Path) -> None:
     base, out = VectuneEmbedding(tiny_bert), tmp_path / "a"
     engine = EmbeddingAdapterFinetuneEngine(dataset_about(THINGS[:12]), base, model_output_path=str(out))
@@ -445,6 +590,69 @@ def test_adapter_like_llama_index_and_keywords(tmp_path: Path) -> None:
     )
     engine.finetune(optimizer_params={"lr": 0.0})
     assert torch.equal(engine.model.linear.weight.data, torch.eye(32))
+
+
+def test_like_llama_index_with_all_nodes(tmp_path: Path) -> None:
+    """Each of a question's nodes is a pair, in the dataset's order; the weights are those of the loop written out."""
+    dataset = dataset_about(THINGS[:3])
+    dataset.relevant_docs["q-apple-heat"] = ["apple-heat", "beer-heat"]
+    made = {}
+    for all_docs in (False, True):
+        engine = EmbeddingAdapterFinetuneEngine(
+            dataset, hashed(), 5, like_llama_index=True, use_all_docs=all_docs, model_output_path=str(tmp_path / "a")
+        )
+        engine.finetune(optimizer_class=torch.optim.SGD, optimizer_params={"lr": 1.0}, warmup_steps=0)
+        made[all_docs] = engine.model.linear.weight.data
+
+    pairs = [(query, node) for query, nodes in dataset.query_docid_pairs for node in nodes]
+    layer = LinearLayer(32, 32)
+    optimizer = torch.optim.SGD(layer.parameters())
+    for step, start in enumerate(range(0, len(pairs), 5)):
+        batch = pairs[start : start + 5]
+        texts = [query for query, _ in batch], [dataset.corpus[node] for _, node in batch]
+        vectors = [torch.tensor([hashed_embedding(text, 32) for text in side]) for side in texts]
+        scores = torch.nn.functional.normalize(layer(vectors[0]), dim=1) @ vectors[1].T * 20
+        optimizer.param_groups[0]["lr"] = (3 - step) / 3
+        torch.nn.functional.cross_entropy(scores, torch.arange(len(batch))).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert len(pairs) == 13 and torch.allclose(made[True], layer.linear.weight.data, atol=1e-5)
+    assert not torch.allclose(made[False], made[True], atol=1e-3)
+
+
+def test_like_llama_index_learns_nothing_from_val(tmp_path: Path) -> None:
+    made = []
+    for val in (None, dataset_about(THINGS[5:10])):
+        engine = EmbeddingAdapterFinetuneEngine(
+            dataset_about(THINGS[:5]),
+            hashed(),
+            val_dataset=val,
+            like_llama_index=True,
+            model_output_path=str(tmp_path / "a"),
+        )
+        engine.finetune()
+        made.append(engine.model.linear.weight.data)
+    assert torch.equal(*made)
+
+
+class Noting(torch.optim.SGD):
+    """A user's own optimizer; it notes the rate of each step."""
+
+    rates: ClassVar[list[float]] = []
+
+    def step(self, closure: Any = None) -> Any:
+        self.rates.append(self.param_groups[0]["lr"])
+        return super().step(closure)
+
+
+def test_warmup_steps_are_steps(tmp_path: Path) -> None:
+    """Although dev is cut from the questions, and fewer steps are left than all questions would make."""
+    Noting.rates.clear()
+    out = str(tmp_path / "a")
+    engine = EmbeddingAdapterFinetuneEngine(dataset_about(THINGS[:12]), hashed(), 10, 5, model_output_path=out)
+    engine.finetune(warmup_steps=7, optimizer_class=Noting, patience=0)
+    assert len(Noting.rates) < 25 and int(np.argmax(Noting.rates)) == 7
 
 
 def test_no_adapter_yet(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,22 @@ def test_two_llms_of_ones_own_do_not_share_answers(tmp_path: Path) -> None:
             llm = kind(base_url=server.base_url, model="unknown")
             generate_qa_embedding_pairs(nodes, llm, output_path=out, verbose=False)
         assert server.count() == 6
+
+
+class Completing:
+    """No LLM of LlamaIndex's, but it has what LlamaIndex's own function calls; answers are plain strings."""
+
+    def __init__(self, llm: ServerLLM) -> None:
+        self._llm, self.model = llm, llm.model
+
+    def complete(self, prompt: str) -> str:
+        return str(self._llm.complete(prompt))
+
+
+def test_what_has_complete_alone_is_asked(tmp_path: Path) -> None:
+    nodes, out = nodes_about(THINGS[:1]), str(tmp_path / "qa.json")
+    with serving() as server:
+        for asked, model in ((3, "a"), (3, "a"), (6, "b")):
+            llm: Any = Completing(ServerLLM(base_url=server.base_url, model=model))
+            found = generate_qa_embedding_pairs(nodes, llm, output_path=out, verbose=False)
+            assert len(found.corpus) == 3 and server.count() == asked

@@ -60,8 +60,8 @@ class EmbeddingAdapterFinetuneEngine:
         checkpoint_save_steps: steps between them.
         verbose: show progress.
         bias: a bias in the default linear adapter.
-        val_dataset: chooses; None cuts it from ``dataset``, by section.
-        use_all_docs: every relevant node of a question, not only the first.
+        val_dataset: chooses; None cuts it from ``dataset``, by section. Not read like LlamaIndex.
+        use_all_docs: every relevant node of a question, not only the first; like LlamaIndex as a pair of its own.
         like_llama_index: see above.
         seed: of everything that is drawn.
         **train_kwargs: ``optimizer_class``, ``optimizer_params``, ``max_grad_norm``, ``steps_per_epoch``,
@@ -174,7 +174,8 @@ class EmbeddingAdapterFinetuneEngine:
         refuse_unknown(kwargs, (*TRAIN_KWARGS, "epochs", "batch_size"), "finetune")
         progress = Progress() if kwargs.get("show_progress_bar", self.verbose) else SILENT
         check_output(Path(self.model_output_path), ARTIFACT_FILE)
-        data = retrieval_dataset(self.dataset, self.val_dataset, self.use_all_docs)
+        val = None if self.like_llama_index else self.val_dataset  # nothing is chosen there
+        data = retrieval_dataset(self.dataset, val, self.use_all_docs)
         if not self.like_llama_index:
             data = with_dev_split(data, self.seed, progress) or data
         if self.model is None and (self.like_llama_index or self.bias or kwargs.keys() - {"show_progress_bar"}):
@@ -214,7 +215,7 @@ class EmbeddingAdapterFinetuneEngine:
         check_adapter(self.model, queries.shape[1], self.device)
         folds = 2 if data.qrels.get("dev") and not self.like_llama_index else 0
         problem = problem_of(data, queries, documents, folds, self.seed)
-        plan = self._plan(kwargs, len(queries))
+        plan = self._plan(kwargs)
         saved = save_step(self.model, self.model_checkpoint_path, self.checkpoint_save_steps)
         scores = fit_adapter(self.model, problem, plan, self.device, saved, progress)
         self.model.to("cpu")
@@ -227,12 +228,10 @@ class EmbeddingAdapterFinetuneEngine:
         self._save(result, None)
         return result
 
-    def _plan(self, kwargs: dict[str, Any], questions: int) -> AdapterPlan:
+    def _plan(self, kwargs: dict[str, Any]) -> AdapterPlan:
         plain = self.like_llama_index
         batch = kwargs.get("batch_size") or self.batch_size or (LLAMA_BATCH if plain else 32)
         epochs = kwargs.get("epochs") or self.epochs or (1 if plain else 20)
-        steps = kwargs.get("steps_per_epoch") or -(-questions // batch)
-        warmup = kwargs["warmup_steps"] / max(1, steps * epochs) if "warmup_steps" in kwargs else 0.1
         return AdapterPlan(
             batch=batch,
             epochs=epochs,
@@ -242,7 +241,7 @@ class EmbeddingAdapterFinetuneEngine:
             patience=kwargs.get("patience", 0 if plain else 4),
             steps_per_epoch=kwargs.get("steps_per_epoch"),
             max_grad_norm=kwargs.get("max_grad_norm", 1.0),
-            warmup=warmup,
+            warmup_steps=kwargs.get("warmup_steps"),
             optimizer=kwargs.get("optimizer_class"),
             optimizer_params=dict(kwargs.get("optimizer_params", {})),
             seed=self.seed,

@@ -249,7 +249,8 @@ def _numbers(vectors: Vectors) -> list[list[float]]:
 
 
 def as_embedder(model: BaseEmbedding) -> Embedder:
-    """A BaseEmbedding as our embedder: texts in whole lists, queries several at once, each text once for ever.
+    """A BaseEmbedding as our embedder: texts in whole lists, queries several at once (without an async way one after
+    the other), each text once for ever.
 
     vectune's own is taken as it is. Any other is known by its class, its name and its vectors for a fixed text.
     """
@@ -268,11 +269,15 @@ def as_embedder(model: BaseEmbedding) -> Embedder:
 
 
 async def _queries(model: BaseEmbedding, texts: Sequence[str]) -> AsyncIterator[tuple[int, list[float]]]:
-    free = asyncio.Semaphore(QUERIES_AT_ONCE)
+    free, alone = asyncio.Semaphore(QUERIES_AT_ONCE), asyncio.Lock()
 
     async def one(place: int, text: str) -> tuple[int, list[float]]:
         async with free:
-            return place, await model.aget_query_embedding(text)
+            try:
+                return place, await model.aget_query_embedding(text)
+            except NotImplementedError:  # LlamaIndex's engine asks one after the other, and so it may need to be
+                async with alone:
+                    return place, await asyncio.to_thread(model.get_query_embedding, text)
 
     for start in range(0, len(texts), TEXTS):
         block = [one(start + place, text) for place, text in enumerate(texts[start : start + TEXTS])]

@@ -15,12 +15,14 @@ from vectune.errors import TrainingError
 from vectune.integrations.llama_embedding import apply_adapter
 from vectune.progress import SILENT, Progress
 from vectune.training.adapter import Candidates
+from vectune.training.encoder import Role, preprocess, prompt_of
 from vectune.training.ladder import PoolSoftmax
 from vectune.training.problem import Problem
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+ROLES: tuple[Role, Role] = ("query", "document")  # of a pair's sides
 SCALE = 20.0  # of cosines in the softmax, as LlamaIndex has it
 
 
@@ -29,15 +31,15 @@ class AdapterPlan:
     """How a torch adapter is trained.
 
     Attributes:
-        batch: queries in a step.
-        epochs: passes over the questions, at most.
+        batch: queries in a step; without ``pool`` pairs of a query and one of its chunks.
+        epochs: passes over them, at most.
         rate: peak learning rate of the optimizer.
         shuffle: draw a new order for each epoch; False takes the dataset's.
         pool: compare each query with every chunk that may be a negative; False with the chunks of its batch.
         patience: epochs without a gain on dev until it stops, and the best state is kept; 0 keeps the last.
         steps_per_epoch: None is one pass.
         max_grad_norm: gradients are clipped there.
-        warmup: share of the steps over which the rate rises.
+        warmup_steps: steps over which the rate rises; None is a tenth of them.
         optimizer: a torch optimizer's class; None is AdamW.
         optimizer_params: its arguments; a rate in it wins over ``rate``.
         seed: of the order.
@@ -51,7 +53,7 @@ class AdapterPlan:
     patience: int = 4
     steps_per_epoch: int | None = None
     max_grad_norm: float = 1.0
-    warmup: float = 0.1
+    warmup_steps: int | None = None
     optimizer: type[torch.optim.Optimizer] | None = None
     optimizer_params: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -86,11 +88,11 @@ def fit_adapter(
     dev = _Dev(problem, plan.seed, device)
 
     module.to(device)
-    steps = plan.steps_per_epoch or -(-len(rows) // plan.batch)
+    steps = plan.steps_per_epoch or -(-len(loss_of) // plan.batch)
     optimizer, schedule = _optimizer(module, plan, steps * plan.epochs)
     base, best, since = dev.base(), dev(module), 0
     state = _copy(module)
-    order, step = _order(len(rows), plan), 0
+    order, step = _order(len(loss_of), plan), 0
     module.train()
     with progress.task("adapter", plan.epochs, "epochs") as task:
         for _ in range(plan.epochs):
@@ -143,7 +145,10 @@ class _Dev:
 
 
 class _Loss:
-    """InfoNCE of adapted queries over the pool or the batch; no other positive of a query is its negative."""
+    """InfoNCE of adapted queries: over the pool, where no other positive of a query is its negative, or over the batch.
+
+    A sample is a query with all its positives or, over the batch, with one of them, as in LlamaIndex.
+    """
 
     def __init__(self, problem: Problem, rows: Any, pool: Any, plan: AdapterPlan, device: str) -> None:
         self.plan, self.device = plan, device
@@ -152,14 +157,21 @@ class _Loss:
         self.documents = problem.documents
         rng = np.random.default_rng(plan.seed)
         self.softmax = PoolSoftmax(problem.documents, pool, self.positives, rng) if plan.pool else None
+        self.pairs = np.argwhere(self.positives.weights > 0)  # query, place of the positive
 
-    def __call__(self, module: Any, rows: torch.Tensor) -> torch.Tensor:
-        adapted = F.normalize(module(self.queries[rows].to(self.device)), dim=1)
+    def __len__(self) -> int:
+        return len(self.queries) if self.softmax is not None else len(self.pairs)
+
+    def __call__(self, module: Any, samples: torch.Tensor) -> torch.Tensor:
         if self.softmax is not None:
-            return self.softmax.loss(adapted.cpu(), rows.numpy(), 1 / SCALE)
-        texts = torch.from_numpy(np.asarray(self.documents[self.positives.rows[rows.numpy(), 0]], dtype=np.float32))
-        scores = adapted @ texts.to(self.device).T * SCALE
+            return self.softmax.loss(self._adapted(module, samples.numpy()).cpu(), samples.numpy(), 1 / SCALE)
+        rows, places = self.pairs[samples.numpy()].T
+        texts = torch.from_numpy(np.asarray(self.documents[self.positives.rows[rows, places]], dtype=np.float32))
+        scores = self._adapted(module, rows) @ texts.to(self.device).T * SCALE
         return F.cross_entropy(scores, torch.arange(len(rows), device=scores.device))
+
+    def _adapted(self, module: Any, rows: Any) -> torch.Tensor:
+        return F.normalize(module(self.queries[rows].to(self.device)), dim=1)
 
 
 def _step(value: torch.Tensor, step: int, loss: Any, optimizer: Any, schedule: Any) -> None:
@@ -186,7 +198,8 @@ def _order(count: int, plan: AdapterPlan) -> Iterator[torch.Tensor]:
 def _optimizer(module: Any, plan: AdapterPlan, steps: int) -> tuple[Any, Any]:
     make = plan.optimizer or torch.optim.AdamW
     optimizer = make(module.parameters(), **{"lr": plan.rate, **plan.optimizer_params})
-    return optimizer, _linear(optimizer, int(steps * plan.warmup), steps)
+    rise = steps // 10 if plan.warmup_steps is None else plan.warmup_steps
+    return optimizer, _linear(optimizer, rise, steps)
 
 
 def _linear(optimizer: Any, rise: int, steps: int) -> Any:
@@ -206,11 +219,12 @@ def fit_plainly(
     loss: Any,
     *,
     batch: int,
-    epochs: int,
+    epochs: float,
     rate: float = 2e-5,
     weight_decay: float = 0.01,
     warmup: float = 0.1,
-    shuffle: bool = False,
+    seed: int = 0,
+    prompted: bool = True,
     measure: Callable[[], float] | None = None,
     measure_every: int = 0,
     to_beat: float | None = None,
@@ -220,16 +234,17 @@ def fit_plainly(
 
     Args:
         model: trained in place.
-        pairs: (question, text), in the order of the batches unless ``shuffle``.
-        loss: of sentence-transformers, over this model.
+        pairs: (question, text).
+        loss: of sentence-transformers, over this model and on its device.
         batch: pairs in a step.
         epochs: passes over the pairs.
         rate: peak learning rate.
         weight_decay: on all weights but biases and norms.
         warmup: share of the steps over which the rate rises.
-        shuffle: draw a new order for each epoch.
-        measure: what to keep the best state by; None keeps the last.
-        measure_every: steps between two looks; there is one after each epoch in any case.
+        seed: of the order, a new one for each epoch; what dropout draws is torch's own.
+        prompted: questions and texts get the model's prompts of their role; False trains on them bare, as LlamaIndex.
+        measure: what to keep the best state by; it puts the model into eval mode. None keeps the last.
+        measure_every: steps between two looks; there is one after each epoch, and at the end, in any case.
         to_beat: what the model measures now; it stays as it is where no state is better. None keeps the best state.
         progress: counts the steps.
 
@@ -239,20 +254,18 @@ def fit_plainly(
     Raises:
         TrainingError: the loss is no number any more.
     """
-    loss.to(model.device)
     an_epoch = -(-len(pairs) // batch)
-    steps, looks = epochs * an_epoch, measure_every or an_epoch
+    steps, looks = max(1, round(epochs * an_epoch)), measure_every or an_epoch
     optimizer = torch.optim.AdamW(_groups(loss, weight_decay), lr=rate)
     schedule = _linear(optimizer, int(steps * warmup), steps)
-    order = _order(len(pairs), AdapterPlan(batch=batch, shuffle=shuffle))
+    losses = _losses(model, pairs, loss, _order(len(pairs), AdapterPlan(batch=batch, seed=seed)), prompted)
     best = to_beat if measure is not None else None
     state = {} if best is None else _copy(model)
     with progress.task("tuning", steps, "steps") as task:
         for step in range(1, steps + 1):
-            _step(_loss_of(model, loss, [pairs[row] for row in next(order).tolist()]), step, loss, optimizer, schedule)
+            _step(next(losses), step, loss, optimizer, schedule)
             task.advance()
-            if measure is not None and (step % looks == 0 or step % an_epoch == 0):
-                model.eval()
+            if measure is not None and (step % looks == 0 or step % an_epoch == 0 or step == steps):
                 found = measure()
                 if best is None or found > best:
                     best, state = found, _copy(model)
@@ -262,9 +275,18 @@ def fit_plainly(
     return best
 
 
-def _loss_of(model: SentenceTransformer, loss: Any, pairs: Sequence[tuple[str, str]]) -> Any:
-    loss.train()
-    return loss([_features(model, [pair[side] for pair in pairs]) for side in (0, 1)], None)
+def _losses(
+    model: SentenceTransformer,
+    pairs: Sequence[tuple[str, str]],
+    loss: Any,
+    order: Iterator[torch.Tensor],
+    prompted: bool,
+) -> Iterator[Any]:
+    prompts = [prompt_of(model, role) if prompted else None for role in ROLES]
+    for rows in order:
+        loss.train()
+        drawn = zip(*(pairs[row] for row in rows.tolist()), strict=True)
+        yield loss([_features(model, list(side), prompt) for side, prompt in zip(drawn, prompts, strict=True)], None)
 
 
 def _groups(loss: Any, weight_decay: float) -> list[dict[str, Any]]:
@@ -274,9 +296,9 @@ def _groups(loss: Any, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": held, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
-def _features(model: SentenceTransformer, texts: list[str]) -> dict[str, Any]:
-    preprocess = getattr(model, "preprocess", None) or model.tokenize
-    return {name: v.to(model.device) if hasattr(v, "to") else v for name, v in preprocess(texts).items()}
+def _features(model: SentenceTransformer, texts: list[str], prompt: str | None) -> dict[str, Any]:
+    found = preprocess(model, texts, prompt)
+    return {name: value.to(model.device) if hasattr(value, "to") else value for name, value in found.items()}
 
 
 def save_step(module: Any, folder: str | None, every: int) -> Callable[[int], None]:

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import EmbedOptions
-from vectune.errors import ModelError, UsageError
+from vectune.errors import DatasetError, ModelError, UsageError
 from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_EPOCHS, LLAMA_RATE, refuse_unknown
 from vectune.integrations.llama_data import QADataset, retrieval_dataset, with_dev_split
 from vectune.integrations.llama_embedding import VectuneEmbedding
@@ -42,18 +43,19 @@ FIT_ALONE = {
     "max_grad_norm",
     "callback",
 }
+READ = ("seed", "epochs", "batch", "rate", "weight_decay", "warmup")  # TuneOptions that count for LlamaIndex's training
 FIT_HINT = "Leave it out, as LlamaIndex does with every keyword, or train with sentence-transformers' own trainer."
 
 
 class SentenceTransformersFinetuneEngine:
     """Tune a sentence-transformers model on questions and nodes.
 
-    The names are LlamaIndex's. What is left None follows from the data, and differs for the user's good:
-    batches are shuffled and hold no question's own node twice (LlamaIndex trains on neighbouring questions of one chunk
-    as each other's negatives), batch and epochs come from the number of pairs, hard negatives are mined, bf16 is used
-    where it is faster, dev is looked at as often as it pays, and the state that dev likes best is kept, which is the
-    base model where nothing is better. ``like_llama_index=True`` restores LlamaIndex's training: batches of 10 in the
-    dataset's order, 2 epochs, fp32, first node of each question, the last state (with ``val_dataset`` the best).
+    The names are LlamaIndex's. What is left None follows from the data, and differs for the user's good: batches hold
+    no question's own node twice (LlamaIndex shuffles, too, but questions of one node may be each other's negatives),
+    batch and epochs come from the number of pairs, hard negatives are mined, bf16 is used where it is faster, dev is
+    looked at as often as it pays, and the state that dev likes best is kept, which is the base model where nothing is
+    better. ``like_llama_index=True`` restores LlamaIndex's training: batches of 10 as they are drawn, 2 epochs, fp32,
+    no prompts, first node of each question, the last state (with ``val_dataset`` the best).
 
     Args:
         dataset: ours, or llama-index-finetuning's object.
@@ -76,7 +78,7 @@ class SentenceTransformersFinetuneEngine:
         checkpoint_save_steps: see ``save_checkpoints``.
         checkpoint_save_total_limit: see ``save_checkpoints``.
         like_llama_index: see above.
-        method: ``full``, ``lora`` or ``auto``.
+        method: ``full``, ``lora`` or ``auto``; with a ``loss``, like LlamaIndex or without a dev split only ``full``.
         seed: of everything that is drawn.
 
     Attributes:
@@ -143,7 +145,7 @@ class SentenceTransformersFinetuneEngine:
 
     @property
     def loader(self) -> Any:
-        """The pairs in LlamaIndex's batches: torch's DataLoader, in the dataset's order."""
+        """The pairs as LlamaIndex has them: torch's DataLoader, in the dataset's order, which training shuffles."""
         from torch.utils.data import DataLoader
 
         examples: Any = self.examples
@@ -181,17 +183,24 @@ class SentenceTransformersFinetuneEngine:
                 ``evaluation_steps``; its ``checkpoint_…`` are accepted as in the constructor.
 
         Raises:
-            UsageError: an unknown name, one of ``fit`` that has no counterpart (``scheduler``, ``callback`` …), or
-                frozen weights in ``engine.model`` where that is not what is trained.
+            UsageError: an unknown name, one of ``fit`` that has no counterpart (``scheduler``, ``callback`` …), one
+                that training with a ``loss``, like LlamaIndex or without a dev split does not read, or frozen weights
+                in ``engine.model`` where that is not what is trained.
             DatasetError: the dataset is broken, or has fewer than two questions.
             OutputError: the folder holds something else.
         """
         options, warmup_steps = self._options(train_kwargs)
         data = retrieval_dataset(self.dataset, self.val_dataset, self.use_all_docs)
+        if len(self.dataset.queries) < 2:
+            raise DatasetError(
+                f"questions in the dataset: {len(self.dataset.queries)}; one's text is another's negative.",
+                "Give at least two; generate_qa_embedding_pairs asks nodes that failed again.",
+            )
         out = Path(self.model_output_path)
         progress = Progress() if self.show_progress_bar else SILENT
         cut = None if self.like_llama_index or self.loss is not None else with_dev_split(data, options.seed, progress)
         if cut is None:
+            self._refuse_unread(options)
             self.result = self._finetune_plainly(data, out, self._rising(options, warmup_steps), progress)
         else:
             self._refuse_frozen()
@@ -199,7 +208,7 @@ class SentenceTransformersFinetuneEngine:
         self._model = None
 
     def get_finetuned_model(self, **model_kwargs: Any) -> BaseEmbedding:
-        """The tuned model as LlamaIndex's embedding; queries and texts get the prompts that they were tuned with.
+        """The tuned model as LlamaIndex's embedding; queries and texts get the model's prompts of their role.
 
         Args:
             **model_kwargs: of ``VectuneEmbedding``.
@@ -247,6 +256,19 @@ class SentenceTransformersFinetuneEngine:
                 "max_length": self._set_length()}  # fmt: skip
         return TuneOptions(**{**made, **given}), warmup_steps
 
+    def _refuse_unread(self, options: TuneOptions) -> None:
+        """What LlamaIndex's training does not read must be what it does anyway."""
+        does = {"method": "full", "model": self.model_id, "precision": "fp32", "max_length": self._set_length(),
+                "trust_remote_code": self.trust_remote_code}  # fmt: skip
+        where = "like LlamaIndex" if self.like_llama_index else "with a loss of your own"
+        hint = f"Leave it out; these count there: {', '.join(READ)}, evaluation_steps, warmup_steps."
+        if not self.like_llama_index and self.loss is None:
+            where, hint = "without a dev split, which cannot be cut here", "Leave it out, or give a val_dataset."
+        for field in dataclasses.fields(TuneOptions):
+            value = getattr(options, field.name)
+            if field.name not in READ and value not in (field.default, does.get(field.name)):
+                raise UsageError(f"finetune: {field.name}={value!r} is not read by training {where}.", hint)
+
     def _refuse_frozen(self) -> None:
         weights = () if self._model is None or self.method == "lora" else self._model.parameters()
         if not all(weight.requires_grad for weight in weights):
@@ -275,7 +297,7 @@ class SentenceTransformersFinetuneEngine:
         if warmup_steps is None:
             return options
         batch, epochs = options.batch or LLAMA_BATCH, options.epochs or LLAMA_EPOCHS
-        steps = -(-len(self._pairs()) // batch) * round(epochs)
+        steps = round(-(-len(self._pairs()) // batch) * epochs)
         return dataclasses.replace(options, warmup=min(1.0, warmup_steps / max(1, steps)))
 
     def _finetune_plainly(
@@ -286,8 +308,11 @@ class SentenceTransformersFinetuneEngine:
 
         check_output(out, ARTIFACT_FILE)
         started = time.perf_counter()
-        loss = self._loss() or MultipleNegativesRankingLoss(self.model)
+        base = self.model  # opening it may draw
+        torch.manual_seed(options.seed)  # for dropout, and weights that the loss may have
+        loss = self._loss() or MultipleNegativesRankingLoss(base)
         model = self.model
+        loss.to(model.device)
         embedder = LocalEmbedder(model, EmbedOptions(precision="fp32"), self.model_id)
         fingerprint = embedder.fingerprint
         look = partial(_on_dev, data, embedder) if data.qrels.get("dev") else None
@@ -297,11 +322,12 @@ class SentenceTransformersFinetuneEngine:
             self._pairs(),
             loss,
             batch=int(options.batch or LLAMA_BATCH),
-            epochs=round(options.epochs or LLAMA_EPOCHS),
+            epochs=options.epochs or LLAMA_EPOCHS,
             rate=options.rate or LLAMA_RATE,
             weight_decay=options.weight_decay,
             warmup=options.warmup,
-            shuffle=not self.like_llama_index,
+            seed=options.seed,
+            prompted=not self.like_llama_index,
             measure=look,
             measure_every=self.evaluation_steps or 50,
             to_beat=None if self.like_llama_index else before,

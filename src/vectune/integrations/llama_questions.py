@@ -107,10 +107,12 @@ class _Asking:
         return reason or "it was never asked"
 
     async def _complete(self, prompt: str) -> Any:
-        try:
-            return await self.llm.acomplete(prompt)
-        except NotImplementedError:
-            return await asyncio.to_thread(self.llm.complete, prompt)
+        if hasattr(self.llm, "acomplete"):
+            try:
+                return await self.llm.acomplete(prompt)
+            except NotImplementedError:
+                pass
+        return await asyncio.to_thread(self.llm.complete, prompt)
 
 
 def generate_qa_embedding_pairs(
@@ -138,7 +140,7 @@ def generate_qa_embedding_pairs(
 
     Args:
         nodes: their text without metadata is what is asked about and embedded.
-        llm: any LlamaIndex LLM; asked through ``acomplete``.
+        llm: any LlamaIndex LLM, or what has its ``complete``; asked through ``acomplete`` where that works.
         qa_generate_prompt_tmpl: with ``{context_str}`` and ``{num_questions_per_chunk}``.
         num_questions_per_chunk: questions for each node.
         retry_limit: tries for each node.
@@ -206,7 +208,11 @@ def _keep(output: _Output, answers: Answers, progress: Progress) -> None:
 
 def llm_name(llm: LLM) -> str:
     """The model as its server knows it, or the class's name."""
-    return str(getattr(llm.metadata, "model_name", "") or llm.class_name())
+    known = getattr(getattr(llm, "metadata", None), "model_name", "")
+    if known or hasattr(llm, "class_name"):
+        return str(known or llm.class_name())
+    own = getattr(llm, "model", None)  # of a class that has ``complete`` alone
+    return own if isinstance(own, str) else type(llm).__name__
 
 
 def _advance(task: Task, request: _Request) -> None:

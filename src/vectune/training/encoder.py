@@ -101,13 +101,13 @@ class Encoder:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> Texts:
         """The texts as the model reads them in this role, with its prompt and cut to its length."""
-        prompt = _prompt(self.model, role)
+        prompt = prompt_of(self.model, role)
         ids: list[NDArray[np.int32]] = []
         types: list[NDArray[np.int32]] = []
         extras: dict[str, Any] = {}
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # texts of one length are padded little
         for start in range(0, len(order), 256):
-            features = self._preprocess([texts[i] for i in order[start : start + 256]], prompt)
+            features = preprocess(self.model, [texts[i] for i in order[start : start + 256]], prompt)
             rows, row_types = _rows(features)
             ids.extend(rows)
             types.extend(row_types)
@@ -128,17 +128,9 @@ class Encoder:
         finally:
             self.model.max_seq_length = before
 
-    def _preprocess(self, texts: list[str], prompt: str | None) -> dict[str, Any]:
-        preprocess = getattr(self.model, "preprocess", None)
-        if preprocess is not None:  # sentence-transformers 6
-            return dict(preprocess(texts, prompt=prompt))
-        if prompt:
-            texts = [prompt + text for text in texts]
-        return dict(self.model.tokenize(texts))
-
     def full_lengths(self, texts: Sequence[str]) -> Ints:
         """Tokens of each text as a document, special tokens included, without truncation; shape (n,)."""
-        prompt = _prompt(self.model, "document") or ""
+        prompt = prompt_of(self.model, "document") or ""
         tokenizer = self.model.tokenizer
         if not callable(tokenizer):  # StaticEmbedding has a bare tokenizer and no limit
             return np.array([len(tokenizer.encode(prompt + text).ids) for text in texts], dtype=np.int64)
@@ -251,7 +243,17 @@ def _padding(model: SentenceTransformer) -> tuple[int, bool]:
     return int(getattr(tokenizer, "pad_token_id", 0) or 0), getattr(tokenizer, "padding_side", "right") == "left"
 
 
-def _prompt(model: SentenceTransformer, role: Role) -> str | None:
+def preprocess(model: SentenceTransformer, texts: list[str], prompt: str | None) -> dict[str, Any]:
+    """What the model takes for these texts, padded; with the prompt's length, which some models' pooling leaves out."""
+    own = getattr(model, "preprocess", None)
+    if own is not None:  # sentence-transformers 6
+        return dict(own(texts, prompt=prompt))
+    if prompt:
+        texts = [prompt + text for text in texts]
+    return dict(model.tokenize(texts))
+
+
+def prompt_of(model: SentenceTransformer, role: Role) -> str | None:
     """The prompt that ``encode_query`` or ``encode_document`` would put before a text."""
     names = ("query",) if role == "query" else ("document", "passage", "corpus")
     for name in names:
