@@ -447,7 +447,7 @@ def test_what_is_lost_on_the_way_is_paid_for(server: OpenAIServer, fault: str) -
 def test_what_breaks_off_from_the_start_is_paid_for_and_not_called_unreachable(server: OpenAIServer) -> None:
     whole = writer(server).estimate(chunks(12)).money
     server.fail("cut", times=1000)
-    one = writer(server, attempts=6, budget=whole)
+    one = writer(server, attempts=4, budget=whole)
     with pytest.raises(EndpointError, match="broke before the answer was here"):
         list(one.write(chunks(12)))
     assert one.usage.money is not None and "budget" in one.stopped and server.count() <= 12

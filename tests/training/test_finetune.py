@@ -99,7 +99,7 @@ class Killer(Progress):
 options = TuneOptions(**{options!r})
 finetune({dataset}, Path({out!r}), options, Killer(terminal=False))
 """
-IN_MEMORY, ON_DISK = "small_dataset()", "stored_dataset()"
+IN_MEMORY, ON_DISK, FEW = "small_dataset()", "stored_dataset()", "small_dataset(6)"
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
@@ -157,15 +157,16 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize(("dataset", "count", "batch"), [(IN_MEMORY, 2, 16), (ON_DISK, 2, 16), (IN_MEMORY, 3, 2)])
+@pytest.mark.parametrize(("dataset", "count", "batch"), [(ON_DISK, 2, 16), (FEW, 3, 2)])
 def test_several_processes_make_the_steps_of_one(
     tiny_bert: Path, tmp_path: Path, dataset: str, count: int, batch: int
 ) -> None:
     import socket
 
-    refresh = 1 if dataset == IN_MEMORY else 0
+    refresh = 0 if dataset == ON_DISK else 1
     wanted = options(tiny_bert, epochs=1, patience=0, remember=30, refresh=refresh, batch=batch)
-    one = finetune(small_dataset() if dataset == IN_MEMORY else stored_dataset(), tmp_path / "one", wanted)
+    data = stored_dataset() if dataset == ON_DISK else small_dataset(6)
+    one = finetune(data, tmp_path / "one", wanted)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
