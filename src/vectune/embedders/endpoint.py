@@ -135,13 +135,11 @@ class EmbeddingEndpoint:
                 await self._wait(problem, min(max(busy, failures) - 1, 6))
 
     async def _wait(self, problem: TryAgain, attempt: int) -> None:
-        wait = self.retries.wait(attempt)  # at least: a server may name no time (Retry-After: 0), again and again
-        if problem.retry_after is not None:
-            if problem.retry_after > LONGEST_WAIT:
-                raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}.", KEPT_HINT)
-            self.pace.hold(problem.retry_after)
-            wait = max(wait, problem.retry_after)
-        await asyncio.sleep(wait)
+        named = problem.retry_after or 0.0
+        if named > LONGEST_WAIT:
+            raise EndpointError(f"{self.address} asks to wait {named:,.0f} s: {problem}.", KEPT_HINT)
+        self.pace.hold(named)
+        await asyncio.sleep(self.retries.wait(attempt, named))
 
     async def _send(self, texts: list[str], fields: dict[str, Any]) -> Any:
         """The answer's JSON."""

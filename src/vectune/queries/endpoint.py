@@ -99,10 +99,13 @@ class Retries:
     first_wait: float = 0.5
     longest_wait: float = 30.0
 
-    def wait(self, attempt: int) -> float:
-        """Seconds before the next try after this one (counted from 0)."""
+    def wait(self, attempt: int, named: float = 0.0) -> float:
+        """Seconds before the next try after this one (counted from 0).
+
+        The backoff, or what the server named where that is longer: it may name no time (Retry-After: 0), ever again.
+        """
         ceiling = min(self.longest_wait, self.first_wait * 2.0**attempt)
-        return ceiling * random.uniform(0.5, 1.0)
+        return max(ceiling * random.uniform(0.5, 1.0), named)
 
 
 class ChatEndpoint:
@@ -188,13 +191,11 @@ class ChatEndpoint:
     async def _wait(self, problem: _Failed, attempt: int) -> None:
         if self.ended is not None:
             raise self.ended
-        wait = self.retries.wait(attempt)  # at least: a server may name no time (Retry-After: 0), again and again
-        if problem.retry_after is not None:
-            if problem.retry_after > LONGEST_WAIT:
-                raise EndpointError(f"{self.address} asks to wait {problem.retry_after:,.0f} s: {problem}")
-            self.pace.hold(problem.retry_after)
-            wait = max(wait, problem.retry_after * random.uniform(1.0, 1.1))
-        await asyncio.sleep(wait)
+        named = problem.retry_after or 0.0
+        if named > LONGEST_WAIT:
+            raise EndpointError(f"{self.address} asks to wait {named:,.0f} s: {problem}")
+        self.pace.hold(named)
+        await asyncio.sleep(self.retries.wait(attempt, named * random.uniform(1.0, 1.1)))
 
     async def _once(self, prompt: str, settings: Mapping[str, Any], schema: Json | None) -> Answer:
         import openai
