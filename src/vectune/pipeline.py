@@ -35,6 +35,7 @@ from vectune.runs import (
     hash_files,
     hash_of,
     held,
+    object_in,
     processor_name,
     versions,
     work_folder,
@@ -301,7 +302,7 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
             *proving(target, config, progress),
         ]
         seconds = go(folder, steps, progress, lambda: write_run_file(target, paths, config))
-        if run_file(target).get("config") != json.loads(json.dumps(config.to_json())):
+        if object_in(target / "run.json").get("config") != json.loads(json.dumps(config.to_json())):
             write_run_file(target, paths, config)  # options that no stage depends on, or a kill after the first stage
     return RunResult(target, tuple(seconds), seconds, target / "report.html")
 
@@ -539,7 +540,7 @@ def check_unedited(target: Path) -> None:
 
 def tell_other_inputs(run: Path, paths: Paths, progress: Progress) -> None:
     """Warn where a run directory is about other documents: they are read in the place of those."""
-    before = run_file(run).get("inputs")
+    before = object_in(run / "run.json").get("inputs")
     if before and before != (now := [str(path) for path in paths]):
         progress.warn(f"{run} was about {', '.join(before)}; what it holds is made anew for {', '.join(now)}.")
 
@@ -549,14 +550,6 @@ def input_files(paths: Paths, config: Config, outputs: Sequence[Path]) -> str:
     if config.ignore_labels:
         return hash_files(file for path in paths for file in sorted(Path(path).glob("*")) if file.is_file())
     return hash_files(found.path for found in find_files(paths, config.documents, [], outputs, []))
-
-
-def run_file(run: Path) -> Json:
-    """run.json as it is; empty where it is broken."""
-    try:
-        return dict(json.loads((run / "run.json").read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return {}
 
 
 def write_run_file(run: Path, paths: Paths, config: Config) -> None:

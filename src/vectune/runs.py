@@ -174,15 +174,15 @@ _MARKS = (
 
 def is_own(folder: Path) -> bool:
     """Whether vectune wrote a folder: a run, a dataset, an artifact or a retriever."""
-    return any(said <= _names(folder / name) and (folder / beside).exists() for name, said, beside in _MARKS)
+    return any(said <= object_in(folder / name).keys() and (folder / beside).exists() for name, said, beside in _MARKS)
 
 
-def _names(file: Path) -> set[str]:
-    """The names in a JSON object; none where the file is missing or holds something else."""
+def object_in(file: Path) -> Json:
+    """The JSON object in a file; empty where it is missing or holds something else."""
     try:
-        return set(dict(json.loads(file.read_bytes())))
+        return dict(json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
-        return set()
+        return {}
 
 
 @contextmanager
