@@ -84,8 +84,8 @@ class Encoder:
         self.static = not hasattr(model[0], "auto_model")
         self.padding = _padding(model)
         transformer = getattr(model[0], "auto_model", None)
-        packs = self.device.type == "cpu" and not any(_dropouts(model)) and can_pack(transformer)
-        packs = packs and not checkpoints  # a packed transformer has layers of its own, which keep what they computed
+        # a packed transformer has layers of its own, which keep what they computed
+        packs = self.device.type == "cpu" and not (checkpoints or any(_dropouts(model))) and can_pack(transformer)
         self.packed = PackedBert(transformer, dtype) if packs and transformer is not None else None
         self.token_bytes = _token_bytes(model, dtype, numbers=11 if packs else 23)
 
