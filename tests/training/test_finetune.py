@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 import models
 from tiny_dataset import small_dataset, stored_dataset
+from tuning import close, events, options, weights
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.local import LocalEmbedder
@@ -40,27 +37,6 @@ from vectune.training.options import TuneOptions
 from vectune.training.result import TuneResult
 
 
-def options(model: Path, **given: Any) -> TuneOptions:
-    return TuneOptions(**{"model": str(model), "precision": "fp32", "epochs": 3, "rate": 1e-3, "batch": 16, **given})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def close(one: Path, two: Path, atol: float) -> bool:
-    """Whether two models' weights agree. The biases of keys have no gradient but rounding, which Adam blows up."""
-    first, second = weights(one), weights(two)
-    names = [name for name in first if "key.bias" not in name]
-    return all(torch.allclose(first[name], second[name], atol=atol) for name in names)
-
-
-def events(progress: Progress, kind: str) -> list[dict[str, Any]]:
-    assert progress.events is not None
-    lines = [json.loads(line) for line in progress.events.read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
-
-
 def test_the_result_opens_and_is_no_worse_than_the_base_on_dev(tiny_bert: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -78,113 +54,6 @@ def test_the_result_opens_and_is_no_worse_than_the_base_on_dev(tiny_bert: Path, 
     assert (marker["kind"], marker["base"]) == ("full", str(tiny_bert))
     assert marker["base_fingerprint"] == result.base_fingerprint
     assert not (tmp_path / ".out.work").exists()
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from tiny_dataset import small_dataset, stored_dataset
-from vectune.progress import Progress
-from vectune.training.finetune import finetune
-from vectune.training.options import TuneOptions
-import vectune.training.opening
-vectune.training.opening.fast_bf16 = lambda device: {bf16!r}
-
-class Killer(Progress):
-    def event(self, kind, **fields):
-        if kind == "train" and fields["step"] == 7:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-options = TuneOptions(**{options!r})
-finetune({dataset}, Path({out!r}), options, Killer(terminal=False))
-"""
-IN_MEMORY, ON_DISK, FEW = "small_dataset()", "stored_dataset()", "small_dataset(6)"
-
-
-def test_killed_and_started_again_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
-    kill(options(tiny_bert, checkpoint_seconds=0.0, remember=30, refresh=3), tmp_path, bf16=False)
-
-
-def test_killed_with_dropout_it_draws_what_it_would_have_drawn(tiny_bert: Path, tmp_path: Path) -> None:
-    kill(options(tiny_bert, checkpoint_seconds=0.0, dropout=0.1, memory_gib=0.0), tmp_path, bf16=False)
-
-
-def test_killed_with_its_data_on_disk_it_ends_with_the_same_bits(tiny_bert: Path, tmp_path: Path) -> None:
-    kill(options(tiny_bert, checkpoint_seconds=0.0), tmp_path, bf16=False, dataset=ON_DISK)
-
-
-def test_a_second_start_keeps_the_arithmetic_that_the_first_one_measured(
-    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = iter([True, False])  # the clock of a loaded machine: bf16 when the whole run starts, fp32 at the end
-    monkeypatch.setattr(opening, "fast_bf16", lambda device: next(measured))
-    kill(options(tiny_bert, checkpoint_seconds=0.0, precision="auto"), tmp_path, bf16=True)
-
-
-def kill(wanted: TuneOptions, tmp_path: Path, bf16: bool, dataset: str = IN_MEMORY) -> None:
-    """Compare a run that is killed in its seventh step and started again with one that is left alone."""
-    data = small_dataset() if dataset == IN_MEMORY else stored_dataset()
-    whole = finetune(data, tmp_path / "whole", wanted)
-    script = KILLED.format(
-        tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "killed"), bf16=bf16,
-        dataset=dataset,
-    )  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, timeout=300)
-    assert done.returncode == -9, done.stderr.decode()[-2000:]
-    assert (tmp_path / ".killed.work" / "checkpoint").is_dir()
-    progress = Progress(tmp_path / "events.jsonl", terminal=False)
-    again = finetune(data, tmp_path / "killed", wanted, progress)
-    assert events(progress, "train")[0]["step"] == 7  # six steps were not done again
-    assert (again.dev_after, again.chosen) == (whole.dev_after, whole.chosen)
-    one, two = weights(whole.path), weights(again.path)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-RANK = """
-import os, sys
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-from tiny_dataset import small_dataset, stored_dataset
-from vectune.config import Config
-from vectune.pipeline import tune
-from vectune.training.options import TuneOptions
-options = TuneOptions(**{options!r})
-tune({dataset}, Path({out!r}), Config(model=options.model, tune=options))  # as the command does: locks and all
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.parametrize(("dataset", "count", "batch"), [(ON_DISK, 2, 16), (FEW, 3, 2)])
-def test_several_processes_make_the_steps_of_one(
-    tiny_bert: Path, tmp_path: Path, dataset: str, count: int, batch: int
-) -> None:
-    import socket
-
-    refresh = 0 if dataset == ON_DISK else 1
-    wanted = options(tiny_bert, epochs=1, patience=0, remember=30, refresh=refresh, batch=batch)
-    data = stored_dataset() if dataset == ON_DISK else small_dataset(6)
-    one = finetune(data, tmp_path / "one", wanted)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    script = RANK.format(
-        tests=str(Path(__file__).parents[1]), options=vars(wanted), out=str(tmp_path / "two"), dataset=dataset
-    )
-    env = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", script], env={**env, "RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(count)
-    ]
-    for rank in ranks:
-        _, said = rank.communicate(timeout=300)
-        assert rank.returncode == 0, said.decode()[-2000:]
-    marker = json.loads((tmp_path / "two" / "vectune.json").read_text())
-    assert marker["dev"]["after"] == pytest.approx(one.dev_after, abs=1e-4)
-    assert close(one.path, tmp_path / "two", atol=1e-4)
-    assert not close(one.path, tiny_bert, atol=1e-3)
 
 
 def test_data_on_disk_teach_as_those_in_memory_and_say_what_is_left_out(tiny_bert: Path, tmp_path: Path) -> None:
