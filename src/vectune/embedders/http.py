@@ -20,7 +20,7 @@ import numpy as np
 from vectune.embedders.background import Background
 from vectune.embedders.endpoint import EmbeddingEndpoint, NoVector, Refused, Usage
 from vectune.embedders.options import DEFAULTS, EmbedOptions
-from vectune.embedders.vectors import unit_rows
+from vectune.embedders.vectors import gathered, unit_rows
 from vectune.errors import EndpointError, InputError
 from vectune.queries.endpoint import Retries, api_key, server_address
 from vectune.queries.pricing import count_tokens
@@ -107,13 +107,7 @@ class HTTPEmbedder:
     def _embed(self, texts: Sequence[str], role: str) -> Vectors:
         if not len(texts):
             return np.zeros((0, self.dim), dtype=np.float32)
-        out: Vectors | None = None
-        for places, vectors in self.stream(texts, role):
-            if out is None:
-                out = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
-            out[places] = vectors
-        assert out is not None
-        return out
+        return gathered(self.stream(texts, role), len(texts))
 
     def stream(self, texts: Sequence[str], role: str) -> Iterator[Done]:
         """(places, vectors) of each batch as it is answered, in any order.

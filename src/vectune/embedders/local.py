@@ -16,7 +16,7 @@ from vectune.embedders.loading import load_model
 from vectune.embedders.machine import fast_bf16
 from vectune.embedders.options import DEFAULTS, PRECISIONS, EmbedOptions
 from vectune.embedders.tokenizing import BulkTokenizer
-from vectune.embedders.vectors import unit_rows
+from vectune.embedders.vectors import gathered, unit_rows
 from vectune.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -166,13 +166,7 @@ class LocalEmbedder:
     def _embed(self, texts: Sequence[str], role: Role) -> Vectors:
         if not len(texts):
             return np.zeros((0, self.dim), dtype=np.float32)
-        out: Vectors | None = None
-        for places, vectors in self.stream(texts, role):
-            if out is None:
-                out = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
-            out[places] = vectors
-        assert out is not None
-        return out
+        return gathered(self.stream(texts, role), len(texts))
 
 
 def longest_input(model: SentenceTransformer) -> int | None:

@@ -1,8 +1,8 @@
-"""Rows of vectors: at unit norm, and refused when they hold nothing."""
+"""Rows of vectors: gathered from batches; at unit norm, and refused when they hold nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,3 +31,14 @@ def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
     if np.abs(norms - 1).max(initial=0) > 1e-6:
         vectors = vectors / norms[:, None]
     return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def gathered(batches: Iterable[tuple[Sequence[int], Vectors]], count: int) -> Vectors:
+    """One array of ``count`` > 0 rows from (places, vectors) of batches that hold each place once, in any order."""
+    out: Vectors | None = None
+    for places, vectors in batches:
+        if out is None:
+            out = np.empty((count, vectors.shape[1]), dtype=np.float32)
+        out[places] = vectors
+    assert out is not None
+    return out
