@@ -73,6 +73,7 @@ def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
         (["--out", tmp_path / "new"], "--out goes with --import"),
         (["--out", tmp_path / "new", "--export", tmp_path / "a.csv"], "--out goes with --import"),
         (["--split", "train", "--import", "b.csv"], "leave out --split"),
+        (["--show", 2, "--export", tmp_path / "a.csv"], "--show looks at queries"),
     ):
         with pytest.raises(UsageError, match=said):
             vectune(folder, *unheeded)

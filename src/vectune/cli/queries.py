@@ -17,7 +17,9 @@ def queries(
         Path | None, typer.Argument(help="A dataset folder, or a file in any format that is known.", show_default=False)
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split: train, dev or test.")] = None,
-    show: Annotated[int, typer.Option(min=0, help="How many queries to show.")] = 10,
+    show: Annotated[
+        int | None, typer.Option(min=0, help="How many queries to show.  [default: 10]", show_default=False)
+    ] = None,
     export: Annotated[
         Path | None, typer.Option(help="Write a CSV to edit: keep or drop in the column action, reword the query.")
     ] = None,
@@ -49,7 +51,15 @@ def queries(
         return
     if dataset is None:
         raise UsageError("Name a dataset folder.", "vectune queries my-dataset/")
-    given = {"split": split, "sample": sample, "format": format, "export": export, "import": edited, "out": out}
+    given = {
+        "split": split,
+        "sample": sample,
+        "format": format,
+        "export": export,
+        "import": edited,
+        "out": out,
+        "show": show,
+    }
     _check_options({name for name, value in given.items() if value is not None})
     data = open_dataset(dataset, skip_malformed=skip_malformed)
     if skipped := data.info.get("skipped"):
@@ -67,7 +77,7 @@ def queries(
         count = export_csv(data, export, split, sample)
         print(f"{export}: {count:,} queries. Edit it, then: vectune queries {dataset} --import {export}")
     else:
-        _show(data, split, show)
+        _show(data, split, 10 if show is None else show)
 
 
 def _check_options(given: set[str]) -> None:
@@ -82,6 +92,7 @@ def _check_options(given: set[str]) -> None:
         ),
         ("sample" not in given or "export" in given, "--sample goes with --export; to look at a few queries: --show."),
         ("out" not in given or "import" in given, "--out goes with --import; to write a CSV: --export."),
+        ("show" not in given or not {"export", "import"} & given, "--show looks at queries; leave out the other."),
         (not {"split", "import"} <= given, "--import takes queries of any split back; leave out --split."),
     ):
         if not heeded:
