@@ -205,6 +205,14 @@ def test_hash_files_sees_a_changed_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="processes cannot be asked for elsewhere")
+def test_hash_files_takes_a_link_to_nothing(tmp_path: Path) -> None:
+    link = tmp_path / "gone.md"
+    link.symlink_to(tmp_path / "nowhere")
+    before = hash_files([link])
+    (tmp_path / "nowhere").write_text("# There")
+    assert hash_files([link]) != before
+
+
 def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

@@ -134,9 +134,19 @@ def hash_of(value: Any) -> str:
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """Hash of files by path, size and modification time: cheap enough to ask at every start."""
-    stats = [(str(path), path.stat()) for path in paths]
-    return hash_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
+    """Hash of files by path, size and modification time: cheap enough to ask at every start.
+
+    One that is gone, or a link to nothing, counts by its path alone: whoever reads it says what is wrong.
+    """
+    return hash_of([_facts(path) for path in paths])
+
+
+def _facts(path: Path) -> tuple[str, int, int] | tuple[str]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (str(path),)
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def check_output(path: Path, marker: str) -> None:
