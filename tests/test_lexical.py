@@ -93,9 +93,12 @@ def test_loading_something_else_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a saved BM25 index"):
         BM25.load(tmp_path)
     (tmp_path / "bm25.json").write_text("{}")
-    (tmp_path / "bm25.npz").write_bytes(b"no zip")
-    with pytest.raises(ModelError, match="not a saved BM25 index"):
-        BM25.load(tmp_path)
+    BM25(TEXTS, language="en").save(tmp_path / "whole")
+    whole = (tmp_path / "whole" / "bm25.npz").read_bytes()
+    for broken in (b"no zip", b"", whole[: len(whole) // 2]):
+        (tmp_path / "bm25.npz").write_bytes(broken)
+        with pytest.raises(ModelError, match="not a saved BM25 index"):
+            BM25.load(tmp_path)
 
 
 def test_languages() -> None:

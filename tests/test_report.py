@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,12 +18,13 @@ from hypothesis import strategies as st
 from report_runs import CURVE, HOSTILE, make_dataset, make_run
 from vectune.errors import InputError
 from vectune.report import write_report
-from vectune.report.changes import cut, rank_label, rank_labels, script_json
+from vectune.report.changes import Change, cut, payload, rank_label, rank_labels, script_json
 from vectune.report.charts import axis, scatter, smoothed, thinned
 from vectune.report.curves import curves_part
 from vectune.report.learning import _fit
 from vectune.report.material import read_material
 from vectune.report.render import TEMPLATES, chance_text, count_text, gain_text, measure_text, seconds_text
+from vectune.report.scores import read_scores
 from vectune.runs import Json, write_json
 from vectune.training import folders, saving
 from vectune.training.options import TuneOptions
@@ -389,3 +391,15 @@ def test_figures_read_as_people_write_them() -> None:
     assert [count_text(value) for value in (1234567, -3, True, None, 0.5)] == ["1,234,567", "−3", "yes", "–", "0.5"]
     assert [seconds_text(value) for value in (0.42, 42.0, 300.0, 9000.0)] == ["0.4 s", "42 s", "5 min", "2.5 h"]
     assert [chance_text(value) for value in (0.00009, 0.0312, 1.0, None)] == ["p < .001", "p = .031", "p = 1.000", ""]
+
+
+def test_a_hit_counts_as_right_however_many_chunks_are(tmp_path: Path) -> None:
+    scores = read_scores(read_material(make_run(tmp_path / "run", queries=20)))
+    assert scores is not None and scores.tuned is not None
+    query, ranking = next((key, found) for key, found in scores.tuned.rankings.items() if found)
+    hit = ranking[0][0]
+    crowded = dict.fromkeys([f"other-{number}" for number in range(60)] + [hit], 1)
+    change = Change(query, "where?", "", 0.1, 0.9, 0, 1)
+    made = json.loads(payload(replace(scores, qrels={query: crowded}), [change], {}).text)
+    [[*_, rankings, right]] = made["queries"]
+    assert rankings[0] in right and len(right) == 50

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datasets_made import make_dataset
-from vectune.errors import DatasetError, FingerprintError, ModelError
+from vectune.errors import DatasetError, ModelError
 from vectune.lexical import BM25, fuse
 from vectune.runs import write_json
 from vectune.testing import hashed_embedding
@@ -112,12 +112,9 @@ def test_a_map_for_other_vectors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="64 dimensions, these have 8"):
         WordEmbedder(Narrow(), fitted(), "words")  # type: ignore[arg-type]
     fitted().save(tmp_path)
-    write_json(tmp_path / "vectune.json", {"kind": "words", "base": "hashed", "base_fingerprint": "other"})
-    with pytest.raises(FingerprintError, match="hashed"):
-        open_words(tmp_path, lambda name: Hashed(), lambda inner: Hashed())  # type: ignore[arg-type, return-value]
     write_json(tmp_path / "vectune.json", {"kind": "full"})
     with pytest.raises(ModelError, match="not the marker of a word map"):
-        open_words(tmp_path, lambda name: Hashed(), lambda inner: Hashed())  # type: ignore[arg-type, return-value]
+        open_words(tmp_path, lambda inner: Hashed())  # type: ignore[arg-type, return-value]
 
 
 def test_a_corpus_without_words_is_refused() -> None:

@@ -35,3 +35,8 @@ def _word() -> re.Pattern[str]:
     """
     marks = (chr(code) for code in range(0x300, 0x10000) if not 0xFE00 <= code < 0xFE10)
     return re.compile(rf"[\w{''.join(mark for mark in marks if unicodedata.category(mark) in ('Mn', 'Mc'))}]+")
+
+
+def printable(name: str) -> str:
+    """A file's name as text; bytes that are not UTF-8 are escaped and not replaced, so that two such names stay two."""
+    return name.encode("utf-8", "backslashreplace").decode()

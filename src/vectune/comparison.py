@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vectune.board import Board, Row, figure, table_markdown
+from vectune.characters import printable
 from vectune.errors import UsageError
 from vectune.metrics import mean
 from vectune.runs import Json
@@ -115,7 +116,7 @@ def read_boards(paths: Sequence[str | Path]) -> dict[str, Board]:
     files = [Path(path) / "board.json" if Path(path).is_dir() else Path(path) for path in paths]
     short = [Path(path).resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    return {name: Board.read(file) for name, file in zip(names, files, strict=True)}
+    return {printable(name): Board.read(file) for name, file in zip(names, files, strict=True)}
 
 
 def _tested(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectune.adapters import check_base, read_json
+from vectune.adapters import read_json
 from vectune.blend import spread
 from vectune.carded import Carded
 from vectune.embedders.models import ARTIFACT_FILE, INNER
@@ -195,24 +195,18 @@ class WordEmbedder:
         return self.inner.embed_documents(texts)
 
 
-def open_words(
-    folder: str | Path, open_base: Callable[[str], Embedder], open_inner: Callable[[Path], Embedder]
-) -> WordEmbedder:
+def open_words(folder: str | Path, open_inner: Callable[[Path], Embedder]) -> WordEmbedder:
     """The embedder of an artifact folder of kind ``words``.
 
     Args:
         folder: what ``tune`` wrote.
-        open_base: opens the base by its name, with its cache.
-        open_inner: opens the artifact inside, which makes the vectors.
+        open_inner: opens the artifact inside, which makes the vectors and checks their base.
 
     Raises:
         ModelError: the folder is damaged or of another kind.
         FingerprintError: the base of that name now makes other vectors than the map was fitted to.
     """
     folder = Path(folder)
-    marker = read_json(folder / ARTIFACT_FILE)
-    name = marker.get("base")
-    if marker.get("kind") != "words" or not isinstance(name, str) or not name:
+    if read_json(folder / ARTIFACT_FILE).get("kind") != "words":
         raise ModelError(f"{folder / ARTIFACT_FILE}: is not the marker of a word map.")
-    check_base(open_base(name), name, str(marker.get("base_fingerprint") or ""), "word map")
     return WordEmbedder(open_inner(folder / INNER), WordMap.load(folder), folder.name, str(folder.resolve()))

@@ -148,7 +148,8 @@ def test_a_base_behind_an_api_is_refused_for_the_query_method_only(dataset: Retr
     remote = TableEmbedder("remote", {text: unit(rng.normal(size=8)) for text in texts})
     with pytest.raises(ModelError, match="'remote' is not one"):
         tune_query_encoder(dataset, tmp_path / "a", remote)
-    assert tune_keeping_index(dataset, tmp_path / "b", remote).method in ("adapter", "words")
+    kept = tune_keeping_index(dataset, tmp_path / "b", remote)
+    assert kept.method in ("adapter", "words") and not any("opens elsewhere" in note for note in kept.notes)
 
 
 def test_a_changed_base_is_refused(tuned: Path, tmp_path: Path) -> None:

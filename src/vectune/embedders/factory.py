@@ -116,7 +116,7 @@ def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progr
     if kind == "words":
         from vectune.words import open_words
 
-        return open_words(folder, open_base, open_inner)
+        return open_words(folder, open_inner)
     from vectune.adapters import open_artifact
 
     if kind == "bridge" and not isinstance(marker.get("document_base"), str):

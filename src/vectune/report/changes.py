@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from vectune.board import Row
 from vectune.records import Chunk, Query, content_id
@@ -145,8 +145,10 @@ def _payload(scores: Scores, changes: Sequence[Change], corpus: Mapping[str, Chu
 
     queries = []
     for change in changes:
-        rankings = [indices(chunk for chunk, _ in ranking_of(row, change.query)) for row in _rows(scores)]
-        right = indices(list(scores.qrels.get(change.query, {}))[:50])
+        found = [[chunk for chunk, _ in ranking_of(row, change.query)] for row in _rows(scores)]
+        shown = set(chain(*found))  # a hit must be known as one, however many other chunks are right
+        judged = sorted(scores.qrels.get(change.query, {}), key=lambda chunk: chunk not in shown)[:50]
+        rankings, right = [indices(chunks) for chunks in found], indices(judged)
         figures = [round(change.before, 4), round(change.after, 4), change.rank_before, change.rank_after]
         queries.append([cut(change.text, 1000), *figures, *rankings, right])
     chunks = [shown_chunk(corpus.get(chunk), chunk, excerpt) for chunk in places]

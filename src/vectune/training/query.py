@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 SHARES = (0.75, 0.5, 0.25)  # of the tuned weights in mixtures with the base's, tried on the last state
 LEAST_STEPS, MOST_STEPS = 20, 600  # of a training on all queries
 FOLDS = 2  # of the ladder's folds: a training on each, and then the one that is kept
-ELSEWHERE = "vectune opens this artifact; its folder vectors/, without the words, opens elsewhere too."
+ELSEWHERE = " vectune opens this artifact; its folder vectors/, without the words, opens elsewhere too."
 HELD = 250  # held-out queries of a fold that are encoded at each look, at most
 
 
@@ -230,7 +230,7 @@ def _tune(
         if ladder:
             vectors = encoded.trials.held_out if encoded else _held_out(problem, climbed, seed)
             worded = words_of(dataset, problem, texts, vectors, seed)
-            notes.append(f"{worded.note} {ELSEWHERE}" if worded.gains else worded.note)
+            notes.append(worded.note + (ELSEWHERE if worded.gains and model is not None else ""))
     outcome = _Outcome(climbed, encoded, worded if worded is not None and worded.gains else None)
     seconds = {"training_seconds": round(time.perf_counter() - given, 2)}
     result = TuneResult(
