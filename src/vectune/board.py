@@ -26,6 +26,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -279,6 +280,11 @@ def table_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     """Lines of a Markdown table; the first column is text, the others are numbers."""
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     return lines + ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
+
+
+def renamed(row: str, model: str, name: str) -> str:
+    """A row's name with the model in it called otherwise: alone, in a hybrid or with its vectors cut."""
+    return re.sub(rf"(?<![^:]){re.escape(model)}(?=@|$)", lambda _: name, row)
 
 
 def _escaped(text: str) -> str:

@@ -7,9 +7,10 @@ written as JSON, which is YAML, so that no name can break out of it.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from vectune.board import Board, Row, figure
+from vectune.board import Board, Row, figure, renamed
 from vectune.embedders.models import ARTIFACT_FILE, DEFAULT_MODEL
 from vectune.errors import InputError
 from vectune.runs import Json, writing
@@ -154,10 +155,10 @@ def _use(marker: Json, loads: bool) -> str:
 
 
 def _quality(board: Board, tuned: Row | None) -> str:
-    table = board.to_markdown()
     if tuned is not None:
-        table = table.replace(tuned.name.replace("|", "\\|").replace("<", "&lt;"), "tuned model")
-    return "## How good it is\n\n" + table.rstrip()
+        rows = (replace(row, name=renamed(row.name, tuned.name, "tuned model")) for row in board.rows)
+        board = replace(board, rows=tuple(rows))
+    return "## How good it is\n\n" + board.to_markdown().rstrip()
 
 
 def _method(kind: str, method: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vectune.board import Board, Row
+from vectune.board import Board, Row, renamed
 from vectune.dataset import Qrels
 from vectune.report.material import Material
 
@@ -48,7 +48,7 @@ class Scores:
             return row.name
         if row.name == str(Path(self.artifact).with_name("blend")):
             return "blend of base and BM25"
-        return row.name.replace(self.artifact, "tuned model")
+        return renamed(row.name, self.artifact, "tuned model")
 
     @property
     def candidate(self) -> str:

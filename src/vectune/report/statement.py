@@ -31,7 +31,7 @@ def statement(material: Material, scores: Scores | None) -> Json:
 
 def _own_name(text: str, scores: Scores | None) -> str:
     """The sentence with the run's artifact called by what it is instead of its path."""
-    if scores is None or scores.artifact is None:
+    if scores is None or scores.artifact is None or "/" not in scores.artifact:  # a bare "model" is any word
         return text
     hybrid = text.replace(f"hybrid:{scores.artifact}", "the hybrid of BM25 and the tuned model")
     return hybrid.replace(scores.artifact, "the tuned model")
