@@ -12,8 +12,9 @@ import pytest
 from pdfs import make_pdf
 from pictures import make_png, make_scan
 from tiny_dataset import small_dataset
+from vectune.config import config_from
 from vectune.documents import DocumentOptions, Skipped, read_documents
-from vectune.errors import DocumentError
+from vectune.errors import DocumentError, UsageError
 from vectune.extraction import _marked_pages
 from vectune.progress import SILENT
 from vectune.records import Document
@@ -324,3 +325,9 @@ def test_a_reader_that_hangs_costs_its_file_alone(tmp_path: Path, monkeypatch: p
 
 def test_pages_that_were_read_by_ocr_are_told_apart() -> None:
     assert _marked_pages("1\fthe car\n\f2\f\f3\fthe 3 seas") == ["the car\n", "", "the 3 seas"]
+
+
+@pytest.mark.parametrize("name", ["workers", "timeout", "max_megabytes"])
+def test_options_without_sense_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"a file: documents.{name}: -1: expected"):
+        config_from({"documents": {name: -1}}, "a file")

@@ -337,6 +337,16 @@ def test_a_quote_that_is_not_closed_swallows_nothing(tmp_path: Path) -> None:
         open_dataset(write(tmp_path / "a.csv", 'query,text\na,x\nb,"y\nc,z\n'))
 
 
+def test_one_stray_quote_costs_no_quoted_table(tmp_path: Path) -> None:
+    written_by_r = '"query"\t"text"\n"pipe of 5\\" size"\t"Pipes are large"\n"b c"\t"d e"\n'
+    dataset = open_dataset(write(tmp_path / "r.tsv", written_by_r))
+    assert [query.text for query in dataset.queries.values()][1] == "b c"
+    assert [chunk.text for chunk in dataset.corpus.values()] == ["Pipes are large", "d e"]
+    several_lines = 'query\ttext\nhow to reset\t"Hold ""power""\nfor ten seconds"\n"foo" bar\tRed light\n'
+    dataset = open_dataset(write(tmp_path / "a.tsv", several_lines))
+    assert [chunk.text for chunk in dataset.corpus.values()] == ['Hold "power"\nfor ten seconds', "Red light"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

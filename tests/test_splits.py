@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from datasets_made import make_dataset, random_text
 from tiny_dataset import with_chunk
+from vectune.config import config_from
 from vectune.dataset import Qrels, RetrievalDataset
-from vectune.errors import ContaminationError, DatasetError
+from vectune.errors import ContaminationError, DatasetError, UsageError
 from vectune.records import Chunk, Query
 from vectune.splits import SplitOptions, check_contamination, split_by_document, summary, train_pool, with_dev
 
@@ -134,8 +135,21 @@ def test_too_few_queries_are_a_clear_error() -> None:
         alike.queries[key] = Query("What is it?", id=key)
     with pytest.raises(DatasetError, match=r"queries, 1 different\) is too small"):
         with_dev(alike)
-    with pytest.raises(DatasetError, match="nothing to train on"):
-        split_by_document(dataset.corpus, dataset.qrels["train"], SplitOptions(dev=0.5, test=0.5))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"dev": -0.1}, "split.dev: -0.1: expected from 0 to 1"),
+        ({"test": 1.5}, "split.test: 1.5"),
+        ({"dev": 0.5, "test": 0.5}, "nothing to train on"),
+        ({"gap": -1}, "split.gap: -1: expected at least 0"),
+        ({"near_duplicate": 0}, "split.near_duplicate: 0: expected more than 0"),
+    ],
+)
+def test_options_without_sense_are_refused_before_anything_is_paid(wrong: dict[str, float], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        config_from({"split": wrong}, "a file")
 
 
 def test_with_dev_cuts_by_document_and_keeps_a_dev_that_is_there() -> None:

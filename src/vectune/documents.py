@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from vectune.charsets import decode
-from vectune.errors import DocumentError
+from vectune.errors import DocumentError, check_bounds
 from vectune.headings import choose_title, front_matter_title, markdown_headings
 from vectune.progress import SILENT, Progress
 from vectune.records import Document, Heading
@@ -56,6 +57,9 @@ class DocumentOptions:
     ocr: bool = True
     strict: bool = False
     max_megabytes: float = 256.0
+
+    def __post_init__(self) -> None:
+        check_bounds("documents", self, {"workers": (1, inf)}, ("timeout", "max_megabytes"))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ The command line catches ``VectuneError`` once, prints the message and the hint,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 
 
@@ -119,3 +120,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def check_bounds(
+    table: str, options: object, bounds: Mapping[str, tuple[float, float]], above_nothing: Iterable[str] = ()
+) -> None:
+    """Refuse numbers that make no sense where options are made, before anything is read or paid; None is no number.
+
+    Args:
+        table: the options' name in a configuration.
+        options: whose attributes are checked.
+        bounds: attribute → least and largest value.
+        above_nothing: attributes that are more than 0.
+
+    Raises:
+        UsageError: a number out of bounds, with what is allowed.
+    """
+    for name, (least, most) in bounds.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            allowed = f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
+            raise UsageError(f"{table}.{name}: {value:g}: expected {allowed}.")
+    for name in above_nothing:
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"{table}.{name}: {value:g}: expected more than 0.")

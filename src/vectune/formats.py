@@ -284,14 +284,29 @@ class _Lines:
 
 
 def _quoted(file: TextIO, separator: str) -> bool:
-    """Whether quotes stand around whole cells, as a writer of CSV puts them; in many a log they are text."""
+    """Whether quotes stand around whole cells, as a writer of CSV puts them; in many a log they are text.
+
+    Where a quote within a cell speaks against it, the header decides, or how many rows have the header's length.
+    """
+    file.seek(0)
+    header = file.readline().rstrip("\r\n").split(separator)
+    if all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in header):
+        return True
     file.seek(0)
     try:
         for _ in csv.reader(file, delimiter=separator, strict=True):
             pass
     except csv.Error:
-        return False
+        return _misfits(file, separator, csv.QUOTE_MINIMAL) < _misfits(file, separator, csv.QUOTE_NONE)
     return True
+
+
+def _misfits(file: TextIO, separator: str, quoting: Literal[0, 3]) -> int:
+    """How many rows are longer or shorter than the header."""
+    file.seek(0)
+    rows = csv.reader(file, delimiter=separator, quoting=quoting)
+    length = len(next(rows, []))
+    return sum(len(row) not in (0, length) for row in rows)
 
 
 def _json_lines(path: Path, table: Table) -> Iterator[tuple[int, Any]]:

@@ -10,12 +10,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from vectune import bulk
 from vectune.characters import wording
 from vectune.dataset import SPLITS, Qrels, RetrievalDataset
 from vectune.duplicates import near_duplicate_groups
-from vectune.errors import ContaminationError, DatasetError
+from vectune.errors import ContaminationError, DatasetError, UsageError, check_bounds
 from vectune.records import Chunk
 
 MIN_DOCUMENTS = 8  # where fewer documents than this hold positives, documents are cut into sections
@@ -40,6 +41,16 @@ class SplitOptions:
     gap: int = 3
     near_duplicate: float = 0.9
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value: queries are paid for before they are divided.
+
+        Raises:
+            UsageError: one that makes no sense, or shares that leave nothing to train on.
+        """
+        check_bounds("split", self, {"dev": (0, 1), "test": (0, 1), "gap": (0, inf)}, ("near_duplicate",))
+        if self.dev + self.test >= 1:
+            raise UsageError(f"the shares split.dev={self.dev} and split.test={self.test} leave nothing to train on.")
 
 
 @dataclass(frozen=True)
@@ -83,11 +94,9 @@ def split_by_document(
         ``{"train": …, "dev": …, "test": …}``; a split with a share of 0 is absent.
 
     Raises:
-        DatasetError: the shares leave nothing to train on, or there are too few queries.
+        DatasetError: there are too few queries.
     """
     shares = {"test": options.test, "dev": options.dev}
-    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
-        raise DatasetError(f"the shares dev={options.dev} and test={options.test} leave nothing to train on.")
     found: dict[str, Qrels] = {}
     rest, few = qrels, _few_documents(corpus, qrels)
     for name, share in shares.items():

@@ -14,8 +14,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 
 from vectune.characters import wording
+from vectune.errors import check_bounds
 from vectune.lexical import Analyzer
 from vectune.records import Chunk, Query, WrittenQuery, content_id
 from vectune.runs import hash_of
@@ -57,6 +59,10 @@ class ExtractiveOptions:
     title: float = 0.5
     language: str | None = "en"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        weights = dict.fromkeys(("keywords", "question", "sentence", "title"), (0, inf))
+        check_bounds("queries", self, {"per_chunk": (1, inf), **weights})
 
 
 class ExtractiveWriter:

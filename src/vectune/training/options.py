@@ -10,7 +10,7 @@ from math import inf
 from typing import Any, Literal, get_args
 
 from vectune.embedders.models import DEFAULT_MODEL
-from vectune.errors import UsageError
+from vectune.errors import UsageError, check_bounds
 
 Method = Literal["full", "lora", "auto", "adapter", "query", "blend"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -124,15 +124,7 @@ class TuneOptions:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise UsageError(f"tune.{name}: '{value}': expected one of {', '.join(choices)}.")
-        for name, (least, most) in BOUNDS.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                allowed = f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
-                raise UsageError(f"tune.{name}: {value:g}: expected {allowed}.")
-        for name in ABOVE_NOTHING:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"tune.{name}: {value:g}: expected more than 0.")
+        check_bounds("tune", self, BOUNDS, ABOVE_NOTHING)
         if self.refresh and self.negatives == 0:
             raise UsageError("tune.refresh: no negatives are mined that could be mined anew.", "Leave out one of both.")
         if self.anchor_texts is not None and not self.anchor:
