@@ -66,10 +66,18 @@ class Writer:
             yield WrittenQuery(Query(f"about {chunk.text}"), (chunk.id,))
 
 
-@pytest.mark.parametrize(("kind", "score"), [("adapter", 0.31), ("query", 0.31), ("full", None)])
-def test_what_was_fitted_on_dev_is_scored_by_what_was_not(kind: str, score: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "score"), [("adapter", (0.2, 0.31)), ("query", (0.2, 0.31)), ("full", None)])
+def test_what_was_fitted_on_dev_is_scored_by_what_was_not(
+    kind: str, score: tuple[float, float] | None, tmp_path: Path
+) -> None:
     write_json(tmp_path / "vectune.json", {"kind": kind, "dev": {"before": 0.2, "after": 0.31}})
     assert held_out(str(tmp_path)) == score and held_out("all-MiniLM-L6-v2") is None
+
+
+def test_base_and_points_of_a_curve_come_from_one_search(data: RetrievalDataset, tmp_path: Path) -> None:
+    write_json(tmp_path / "vectune.json", {"kind": "adapter", "dev": {"before": 0.2, "after": 0.2}})
+    curve = learning_curve(data, WordEmbedder("base", noise=6.0), lambda thin, name: str(tmp_path))
+    assert {curve.base, *(point.score for point in curve.points)} == {0.2}
 
 
 def test_the_general_set_is_made_of_untouched_documents(data: RetrievalDataset) -> None:

@@ -341,6 +341,14 @@ def test_csv_and_markdown(board: Board) -> None:
     assert "a\\|b&lt;script>" in odd
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("kept", 0), ("hybrid_step", 0), ("hybrid_step", 3.0), ("timed_queries", -5), ("depth", 0)]
+)
+def test_numbers_that_make_no_sense_are_named(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"evaluate\.{name}: .*: expected"):
+        EvaluateOptions(**{name: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("dim", [3, 64, 100])
 def test_bits_that_differ_are_counted_for_the_shortlist(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(dim)

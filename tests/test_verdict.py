@@ -130,6 +130,32 @@ def test_the_general_set_can_stop_it(data: RetrievalDataset) -> None:
     assert verdict(board, data, "base", "tuned", replace(QUICK, allowed_loss=0.2), general=lost).outcome == "ship"
 
 
+def test_a_loss_on_the_general_set_that_luck_could_make_is_told_as_that(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.5, tuned=0.6)
+    base = board.rows[0]
+    noisy = {
+        query: {"nDCG@10": own["nDCG@10"] + (0.3 if place % 8 < 4 else -0.36), "RR@10": 0.5}
+        for place, (query, own) in enumerate(base.per_query.items())
+    }
+    general = replace(board, rows=(base, replace(base, name="tuned", per_query=noisy)))
+    found = verdict(board, data, "base", "tuned", QUICK, general=general)
+    assert found.general is not None and not found.general.holds and found.general.interval[1] > 0
+    assert found.outcome == "too few queries to tell" and "luck alone could make such a loss" in found.reasons[0]
+
+
+def test_chunks_are_not_documents_where_a_gain_is_ruled_out(data: RetrievalDataset) -> None:
+    board = replace(board_of(data, base=0.5), clustered_by="chunk")
+    same = replace(board, rows=(*board.rows, replace(board.rows[0], name="tuned")))
+    found = verdict(same, data, "base", "tuned", QUICK)
+    assert found.outcome == "too few queries to tell" and "cannot rule out" in found.reasons[0]
+
+
+def test_an_embedder_may_be_called_like_a_row_of_another_kind(data: RetrievalDataset) -> None:
+    for name in ("mini@v2", "bm25s"):
+        found = verdict(board_of(data, base=0.5, **{name: 0.6}), data, "base", name, QUICK)
+        assert found.outcome == "ship" and "240 chunks need embedding again" in found.sentence
+
+
 def test_every_row_is_compared_and_corrected(data: RetrievalDataset) -> None:
     board = board_of(data, base=0.5, one=0.51, two=0.505, three=0.6)
     found = {each.name: each for each in compare_rows(board, "base", QUICK)}
@@ -239,6 +265,14 @@ def test_a_gate_met_exactly_holds() -> None:
             for n, v in (("base", 0.13), ("tuned", 0.15))]  # fmt: skip
     gates = [parse_gate("nDCG@10:+0.02"), parse_gate("nDCG@10:0.15")]
     assert len(check_gates(replace(board, rows=tuple(rows)), "base", "tuned", gates)) == 2
+
+
+def test_a_failed_gate_shows_how_it_failed() -> None:
+    board = board_of(dataset(), base=0.5)
+    rows = [replace(board.rows[0], name=n, per_query={q: {"nDCG@10": v} for q in board.rows[0].per_query})
+            for n, v in (("base", 0.1), ("tuned", 0.1199))]  # fmt: skip
+    with pytest.raises(GateError, match=r"is \.1199|is 0\.1199, asked 0\.12"):
+        check_gates(replace(board, rows=tuple(rows)), "base", "tuned", [parse_gate("nDCG@10:0.12")])
 
 
 @pytest.mark.parametrize("text", ["nDCG@10", "nDCG@10:", "nDCG@10:+x", ":+0.1", "F1@3:+0.1", "nDCG@10:>0.2"])

@@ -241,6 +241,11 @@ def figure(value: float, sign: bool = False) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number of things: ``1 query``, ``1,024 queries``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def cost_cells(row: Row, columns: Sequence[str]) -> list[Any]:
     """A row's costs as numbers; empty where unknown."""
     costs = asdict(row.costs)

@@ -110,25 +110,25 @@ def learning_curve(
     ]
     options = EvaluateOptions(measures=(measure,), timed_queries=0, seed=seed)
 
-    def score(model: Model) -> float:
-        if measure == "nDCG@10" and isinstance(model, str) and (held := held_out(model)) is not None:
-            return held
+    def scored(model: Model) -> float:
         board: Board = evaluate(whole, [model], "dev", options, progress, settings)
         return next(iter(board.rows[0].measures.values()))
 
-    points = []
+    points, before = [], None
     with progress.task("curve", total=len(parts) + 1, unit="tunings") as task:
         for part, fraction in [*parts, ("all", 1.0)]:
             thin = thinned(whole, part, fraction, seed)
             model = tune(thin, f"{part}-{round(100 * fraction)}")
             train = thin.split("train")
-            points.append(Point(part, fraction, len(train), len(thin.documents_of("train")), score(model)))
+            held = held_out(model) if measure == "nDCG@10" and isinstance(model, str) else None
+            before, after = held or (None, scored(model))
+            points.append(Point(part, fraction, len(train), len(thin.documents_of("train")), after))
             task.advance(note=f"{part} {fraction:.0%}")
-    return _read(measure, score(base), tuple(points))
+    return _read(measure, scored(base) if before is None else before, tuple(points))
 
 
-def held_out(folder: str) -> float | None:
-    """An artifact's nDCG@10 on dev, as its tuning scored it by what had not seen the query.
+def held_out(folder: str) -> tuple[float, float] | None:
+    """The base's nDCG@10 on dev and an artifact's, as its tuning scored both, by what had not seen the query.
 
     Adapters and query encoders are in the end fitted on dev as well: scored there they look best where dev is most of
     what they saw. None for other methods and models.
@@ -137,7 +137,7 @@ def held_out(folder: str) -> float | None:
     if not path.is_file():
         return None
     marker = read_json(path)
-    return float(marker["dev"]["after"]) if marker["kind"] in FITTED_ON_DEV else None
+    return (float(marker["dev"]["before"]), float(marker["dev"]["after"])) if marker["kind"] in FITTED_ON_DEV else None
 
 
 def thinned(dataset: RetrievalDataset, part: Part, fraction: float, seed: int = 0) -> RetrievalDataset:
@@ -162,9 +162,12 @@ def thinned(dataset: RetrievalDataset, part: Part, fraction: float, seed: int = 
             if len(kept) < wanted:
                 kept.update(by_document[document])
     else:  # the first of each document before the second of any
-        turns = [(turn, place, q) for place, own in enumerate(by_document.values()) for turn, q in enumerate(own)]
-        shares = sorted(turns, key=lambda each: (each[0] / len(list(by_document.values())[each[1]]), each[1]))
-        kept = {query for _, _, query in shares[:wanted]}
+        turns = [
+            (turn / len(own), place, query)
+            for place, own in enumerate(by_document.values())
+            for turn, query in enumerate(own)
+        ]
+        kept = {query for _, _, query in sorted(turns)[:wanted]}
     left: Qrels = {query: judged for query, judged in train.items() if query in kept}
     return replace(dataset, qrels={**dataset.qrels, "train": left}, path=None)
 

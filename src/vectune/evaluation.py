@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +18,7 @@ import numpy as np
 from vectune.board import Board, Costs, Row
 from vectune.dataset import Qrels, RetrievalDataset, asked_hash
 from vectune.embedders.options import DEFAULTS
-from vectune.errors import DatasetError, UsageError
+from vectune.errors import DatasetError, UsageError, check_bounds
 from vectune.lexical import AUTO
 from vectune.metrics import DEFAULT_MEASURES, Answer, PerQuery, depth_of, measure_name, score_answers
 from vectune.progress import SILENT, Progress
@@ -65,6 +66,15 @@ class EvaluateOptions:
     seed: int = 0
     language: str | None = AUTO
     cache: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every number.
+
+        Raises:
+            UsageError: one that makes no sense, with what is allowed.
+        """
+        bounds = {"depth": (1, inf), "kept": (1, inf), "timed_queries": (0, inf), "hybrid_step": (0, 1)}
+        check_bounds("evaluate", self, bounds, ("hybrid_step",))
 
     def all_measures(self) -> tuple[str, ...]:
         """The measures with those that ``k`` adds, each once.

@@ -61,15 +61,21 @@ def check_gates(board: Board, base: str, candidate: str, gates: Sequence[Gate]) 
 
 
 def _checked(board: Board, base: str, candidate: str, gate: Gate) -> tuple[bool, str]:
-    value = mean(board.row(candidate).values(gate.measure))
+    value, asked = mean(board.row(candidate).values(gate.measure)), gate.text.rpartition(":")[2].strip()
     if not gate.relative:
         holds = value >= gate.bound - _ROUNDING
-        found = f"{gate.measure} of {candidate} is {figure(value)}, asked {figure(gate.bound)}"
+        found = f"{gate.measure} of {candidate} is {_beside(value, gate.bound)}, asked {asked}"
     else:
         difference = value - mean(board.row(base).values(gate.measure))
         holds = difference >= gate.bound - _ROUNDING
         found = (
-            f"{gate.measure} of {candidate} is {figure(difference, sign=True)} against {base}, "
-            f"asked {figure(gate.bound, sign=True)}"
+            f"{gate.measure} of {candidate} is {_beside(difference, gate.bound, sign=True)} against {base}, "
+            f"asked {asked}"
         )
     return holds, f"gate {gate.text} {'holds' if holds else 'does not hold'}: {found}"
+
+
+def _beside(value: float, bound: float, sign: bool = False) -> str:
+    """The value as it is shown beside a bound: with more digits where three would make it look the same."""
+    shown = figure(value, sign)
+    return shown if shown != figure(bound, sign) else f"{value:{'+' if sign else ''}.6f}".rstrip("0")

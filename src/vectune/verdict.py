@@ -30,12 +30,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from vectune.board import Board, Row, figure
+from vectune.board import Board, Row, counted, figure
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE, DEFAULT_MODEL, DEFAULT_NAMES, behind_api
 from vectune.errors import UsageError
 from vectune.metrics import mean
-from vectune.rankers import parse_name
+from vectune.rankers import RowName, parse_name
 from vectune.regressions import Regressions, find_regressions
 from vectune.runs import Json
 from vectune.statistics import (
@@ -277,12 +277,20 @@ def shipping_cost(board: Board, base: str, row: Row) -> Cost:
 
     BM25, a hybrid over the base, an adapter and a tuned query encoder over it leave the stored vectors as they are.
     """
-    name, old = parse_name(row.name), parse_name(base)
+    name, old = _parsed(row.name), _parsed(base)
     if not name.model or embeds_documents(name.model) == embeds_documents(old.model):
         return Cost(0, 0.0, 0.0)
     speed = row.costs.documents_per_second
     minutes = round(board.corpus / speed / 60, 2) if speed else None
     return Cost(board.corpus, minutes, row.costs.money if behind_api(name.model) else 0.0)
+
+
+def _parsed(row: str) -> RowName:
+    """A row's name taken apart; whole where an embedder of the caller's own is called like something else."""
+    try:
+        return parse_name(row)
+    except UsageError:
+        return RowName(row, row)
 
 
 def embeds_documents(name: str) -> str:
@@ -328,15 +336,18 @@ def _outcome(
     if chosen.significant and chosen.gain < 0:
         return "do not ship", "The loss is not luck."
     if general is not None and not general.holds:
-        return "do not ship", (
-            f"It loses {figure(-general.gain)} on the general set; {figure(general.allowed_loss)} is allowed."
-        )
+        lost = f"It loses {figure(-general.gain)} on the general set; {figure(general.allowed_loss)} is allowed"
+        if general.interval[1] < 0:
+            return "do not ship", f"{lost}."
+        over = counted(general.queries, "query", "queries")
+        return "too few queries to tell", f"{lost}, but over {over} luck alone could make such a loss."
     if chosen.significant and chosen.gain >= asked:
         return "ship", "The gain is not luck."
     if chosen.significant:
         return "do not ship", f"The gain is real, but below the {figure(asked)} that makes re-embedding pay."
     if chosen.interval[1] < wanted:
-        if board.queries >= ENOUGH_QUERIES and len(set(board.clusters.values())) >= ENOUGH_CLUSTERS:
+        documents = len(set(board.clusters.values())) if board.clustered_by == "document" else 0
+        if board.queries >= ENOUGH_QUERIES and documents >= ENOUGH_CLUSTERS:
             return "do not ship", f"These queries rule out a gain of {figure(wanted)}."
         return "too few queries to tell", f"So few queries cannot rule out a gain of {figure(wanted)}."
     return "too few queries to tell", "Luck alone could make such a difference."
@@ -387,9 +398,9 @@ def _further(
     regressions: Regressions, options: VerdictOptions,
 ) -> list[str]:  # fmt: skip
     """What else a person deciding should know, most important first."""
-    clusters = len(set(board.clusters.values()))
-    tested = f"p = {chosen.p_corrected:.2g} after correction, over {board.queries:,} queries in {clusters:,} "
-    tested += f"{board.clustered_by}s"
+    queries, clusters = board.queries, len(set(board.clusters.values()))
+    tested = f"p = {chosen.p_corrected:.2g} after correction, over {counted(queries, 'query', 'queries')} in "
+    tested += counted(clusters, board.clustered_by, f"{board.clustered_by}s")
     if chosen.detectable is not None:
         tested += f"; they show a true difference of {figure(chosen.detectable)} in {100 * options.power:g}% of cases"
     found = [f"{tested}."]
@@ -397,10 +408,8 @@ def _further(
         value, own = mean(best.values(options.measure)), mean(row.values(options.measure))
         if figure(value) != figure(own):
             found.append(f"{best.name} scored higher here: {options.measure} {figure(value)} against {figure(own)}.")
-    queries = "query" if regressions.better == 1 else "queries"
-    found.append(
-        f"{regressions.better:,} {queries} got better, {regressions.worse:,} worse, {regressions.same:,} stayed."
-    )
+    better = counted(regressions.better, "query", "queries")
+    found.append(f"{better} got better, {regressions.worse:,} worse, {regressions.same:,} stayed.")
     hurt = [group for group in regressions.groups if group.hurt]
     found += [
         f"Worse, and not by luck, where {group.by} is '{group.name}' ({group.queries} queries)." for group in hurt

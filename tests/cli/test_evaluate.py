@@ -56,7 +56,9 @@ def test_gates_and_verdict(vectune: Run, folder: Path, tiny_bert: Path, tmp_path
     ("arguments", "told"),
     [
         (("--model", "bm25", "--gate", "nonsense"), "is not a gate"),
-        (("--model", "bm25", "--gate", "nDCG@10:+0.1"), "only one row"),
+        (("--model", "bm25", "--gate", "nDCG@10:+0.1"), "base and candidate are both 'bm25'"),
+        (("--model", "bm25", "--curve", "curve.json"), "'bm25' is no model that could be"),
+        (("--model", "bm25", "--model", "a@16", "--general", "nowhere", "--verdict", "v.json"), "nowhere"),
         (("--model", "bm25", "--base", "other"), "not among the models"),
         (("--model", "bm25", "--measure", "F7"), "is not a measure"),
         (("--model", "bm25", "--general", "nosuch"), "--general goes with --verdict"),

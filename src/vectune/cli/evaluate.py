@@ -62,6 +62,7 @@ def evaluate(
     from vectune.config import override, read_config
     from vectune.formats import open_dataset
     from vectune.gates import check_gates, parse_gate
+    from vectune.pipeline import check_general
     from vectune.pipeline import evaluate as score
     from vectune.progress import Progress
 
@@ -73,6 +74,9 @@ def evaluate(
     options = override(read_config(config), {**given, "allow_contamination": allow_contamination})
     options = _measuring(options, [*(measure or ()), *(each.measure for each in gates)], k or ())
     opened = open_dataset(dataset)
+    check_general(None if general is None else str(general))
+    if curve is not None:
+        _check_curve(opened, options, compared[0])
     board = score(opened, model, split, options, progress=Progress())
     _write(board, json, csv, markdown)
     show_board(board)
@@ -130,6 +134,19 @@ def _judge(
     print(judged.sentence)
 
 
+def _check_curve(dataset: RetrievalDataset, options: Config, model: str) -> None:
+    """Refuse a curve that cannot be made: all models are scored before it."""
+    from dataclasses import replace
+
+    from vectune.errors import UsageError
+    from vectune.pipeline import check_curve
+    from vectune.rankers import RowName, parse_name
+
+    if parse_name(model) != RowName(model, model):
+        raise UsageError(f"--curve tunes the base, and '{model}' is no model that could be.", "Name one with --base.")
+    check_curve(dataset, replace(options, model=model))
+
+
 def _curve(dataset: RetrievalDataset, options: Config, model: str, out: Path) -> None:
     """What the model gains from parts of the train queries."""
     from dataclasses import replace
@@ -151,7 +168,8 @@ def _compared(models: list[str], base: str | None, candidate: str | None, needed
             raise UsageError(f"'{name}' is not among the models ({', '.join(models)}).", "Name it with --model too.")
     if needed and found[0] == found[1]:
         raise UsageError(
-            "there is only one row: nothing to compare it with.", "Give --model twice: base and candidate."
+            f"base and candidate are both '{found[0]}': there is nothing to compare.",
+            "Give --model twice, or name two of the models with --base and --candidate.",
         )
     return found
 

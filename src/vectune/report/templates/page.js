@@ -172,7 +172,7 @@ function make(tag, className, text) {
     list.append(...chosen.slice(shown, shown + page).map(row));
     shown = Math.min(shown + page, chosen.length);
     more.hidden = shown >= chosen.length;
-    find("found").textContent = `${chosen.length.toLocaleString("en")} queries, ${shown.toLocaleString("en")} listed. Rank of the first right chunk, base → tuned.`;
+    find("found").textContent = `${chosen.length.toLocaleString("en")} queries, ${shown.toLocaleString("en")} listed. Rank of the first right chunk, before → after.`;
   }
   function refresh() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
