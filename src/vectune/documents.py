@@ -116,7 +116,7 @@ def read_documents(
     if own:
         progress.warn(f"folders that vectune wrote are no documents and are left out ({len(own)}): {', '.join(own)}")
     if not found:
-        raise DocumentError(*_nothing(paths, listed))
+        raise DocumentError(*_nothing(paths, listed, own))
     if options.strict and listed:
         raise DocumentError(listed[0].reason, path=listed[0].source)
     return _read(found, options, progress, listed)
@@ -225,8 +225,11 @@ def _matches(relative: Path, globs: Iterable[str]) -> bool:
     return False
 
 
-def _nothing(paths: Sequence[str | Path], skipped: list[Skipped]) -> tuple[str, str]:
+def _nothing(paths: Sequence[str | Path], skipped: list[Skipped], own: Sequence[str] = ()) -> tuple[str, str]:
     named = ", ".join(str(path) for path in paths)
+    if own and not skipped:
+        hint = "Name the folder of the documents; a dataset's chunks are taken with --ignore-labels."
+        return f"{named}: no files to read beside what vectune wrote ({', '.join(own)}).", hint
     if not skipped:
         return (
             f"{named}: no files to read.",
