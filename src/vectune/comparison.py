@@ -115,7 +115,8 @@ def read_boards(paths: Sequence[str | Path]) -> dict[str, Board]:
     files = [Path(path) / "board.json" if Path(path).is_dir() else Path(path) for path in paths]
     short = [Path(path).resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    return {name: Board.read(file) for name, file in zip(names, files, strict=True)}
+    shown = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # bytes that are not UTF-8
+    return {name: Board.read(file) for name, file in zip(shown, files, strict=True)}
 
 
 def _tested(
