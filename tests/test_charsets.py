@@ -9,6 +9,7 @@ from vectune.charsets import as_utf8, decode
     ("text", "encoding"),
     [
         ("é", "utf-8-sig"), ("é", "utf-16"), ("é", "utf-8"), ("Größe", "cp1252"), ("5 € – “so”", "cp1252"),
+        ("it’s so—or not…Größe", "cp1252"),
         ("<meta charset=windows-1251>Привет", "cp1251"), ("<META CHARSET='x-sjis'>漢字。①", "cp932"),
         ("<?xml version='1.0' encoding=\"koi8-r\"?><a>Привет</a>", "koi8-r"), ("<meta charset=gb2312>朱镕基", "gbk"),
         ("\\usepackage[latin1]{inputenc} è", "latin-1"), ("<meta charset=iso-8859-1>“è”", "cp1252"),
@@ -23,6 +24,7 @@ def test_text_is_what_was_written(text: str, encoding: str) -> None:
     ("text", "encoding"),
     [
         ("Příliš žluťoučký kůň", "cp1250"), ("Привет", "koi8-r"), ("très à la mode", "cp1252"), ("漢字", "euc-jp"),
+        ("Die Geräte werden größer", "cp850"), ("Die Geräte werden größer", "mac_roman"),
         ("<meta charset=nonsense>Привет", "cp1251"), ("<meta charset=hex>è", "cp1252"),
         ("<meta charset=utf-16>è", "cp1252"),
     ],

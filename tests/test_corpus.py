@@ -48,6 +48,10 @@ def test_places_in_another_order_missing_or_in_a_table(tmp_path: Path) -> None:
     stored = read_corpus(tmp_path, in_memory=0)
     assert dict(stored) == read_corpus(tmp_path)
     assert stored[CHUNKS[5].id].document_id == "manual"
+    (tmp_path / "docs.tsv").write_text(f"{CHUNKS[4].id}\tmanual\n", encoding="utf-8")
+    stored = read_corpus(tmp_path, in_memory=0)
+    assert dict(stored) == read_corpus(tmp_path)
+    assert stored[CHUNKS[4].id].document_id == "manual", "there is not always a header"
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"_id": "a"}', '{"text": "b"}'])

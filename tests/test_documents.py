@@ -327,6 +327,12 @@ def test_pages_that_were_read_by_ocr_are_told_apart() -> None:
     assert _marked_pages("1\fthe car\n\f2\f\f3\fthe 3 seas") == ["the car\n", "", "the 3 seas"]
 
 
+def test_a_folder_that_vectune_wrote_is_named_where_nothing_else_is_there(tmp_path: Path) -> None:
+    small_dataset().write(tmp_path / "own")
+    with pytest.raises(DocumentError, match=r"no files to read beside what vectune wrote \(.*own\)"):
+        list(read_documents([tmp_path / "own"]))
+
+
 @pytest.mark.parametrize("name", ["workers", "timeout", "max_megabytes"])
 def test_options_without_sense_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=rf"a file: documents.{name}: -1: expected"):

@@ -98,6 +98,17 @@ def test_no_page_is_trimmed_to_nothing() -> None:
     assert list(filter(None, join_pages(pages).text.splitlines())) == pages
 
 
+def test_long_lines_that_end_in_a_number_are_content() -> None:
+    line = "Note on the accounts " + "of the company and its many subsidiaries " * 5
+    pages = [f"{letter} begins\n{FULL}\n{FULL}\n{FULL}\n{line}{number}" for number, letter in enumerate("abcde", 1)]
+    assert join_pages(pages).text.count("Note on the accounts") == 5
+
+
+def test_pages_with_nothing_but_running_heads_are_bare() -> None:
+    assert join_pages(["Scanned by Acme"] * 4).bare
+    assert not join_pages(["Scanned by Acme"] * 3 + [f"Scanned by Acme\n{FULL}"]).bare
+
+
 def test_bullets_on_one_line_get_lines_of_their_own() -> None:
     assert join_pages(["Our aims: • grow • learn"]).text == "Our aims:\n\n• grow\n• learn"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tiny_dataset import small_dataset
 from vectune.errors import OutputError, StorageError
 from vectune.progress import Progress
 from vectune.runs import (
@@ -100,6 +101,12 @@ def test_check_output_refuses_foreign_things(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="broken symbolic link"):
         check_output(tmp_path / "link", "run.json")
+
+
+def test_check_output_says_what_vectune_wrote(tmp_path: Path) -> None:
+    small_dataset().write(tmp_path / "own")
+    with pytest.raises(OutputError, match=r"own is a dataset that vectune wrote, and holds no run\.json"):
+        check_output(tmp_path / "own", "run.json")
 
 
 def test_a_stage_is_finished_with_its_key_and_its_target(tmp_path: Path) -> None:

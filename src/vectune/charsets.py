@@ -21,6 +21,9 @@ _MEANT = {  # Python's name → what browsers read instead, because files hold m
     "gb2312": "gb18030", "gbk": "gb18030",
 }  # fmt: skip
 _ALIKE = ("cp1252", "cp1250", "cp1254")  # of the west, the middle and Turkey
+_AMIDST = re.compile(  # a sign of theirs within a word: a letter of DOS or of an old Mac
+    rb"[A-Za-z\xc0-\xff][\x80-\x84\x86-\x91\x93-\x95\x98-\x9f][A-Za-z\xc0-\xff]"  # not … ’ – —
+)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _RUN = re.compile(r"[^\x00-\x7f]{4,}")  # with a letter in it, this is no word of these languages
 _FEW = 0.05  # of the characters beyond ASCII
@@ -30,7 +33,8 @@ def decode(data: bytes) -> str:
     """The text of a file.
 
     UTF-8 and what has a byte order mark; else what the file declares; else windows-1252 where its neighbours read the
-    bytes in the same way (English, German); else UTF-8 with U+FFFD for a few broken characters among many good ones.
+    bytes in the same way (English, German), with no sign within a word, as a letter of DOS's would be; else UTF-8
+    with U+FFFD for a few broken characters among many good ones.
 
     Raises:
         ValueError: it is none of these; the message says what to do.
@@ -81,7 +85,7 @@ def _as_declared(data: bytes) -> str | None:
 def _as_alike(data: bytes) -> str | None:
     readings = {_read(data, name) for name in _ALIKE}
     text = readings.pop()
-    if text is None or readings or _CONTROL.search(data):
+    if text is None or readings or _CONTROL.search(data) or _AMIDST.search(data):
         return None
     return None if any(any(map(str.isalpha, run)) for run in _RUN.findall(text)) else text
 

@@ -157,7 +157,8 @@ def _read_places(path: Path) -> dict[str, dict[str, Any]]:
     if (path / "documents.jsonl").exists():
         return {str(record.get("_id")): record for record in checked_places(path / "documents.jsonl")}
     if (path / "docs.tsv").exists():
-        return {row[0]: {"document": row[1]} for number, row in tsv_rows(path / "docs.tsv", 2) if number > 1}
+        # A header, where there is one, stays: no chunk has its first word for an id.
+        return {row[0]: {"document": row[1]} for _, row in tsv_rows(path / "docs.tsv", 2)}
     return {}
 
 

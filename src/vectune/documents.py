@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from vectune.characters import printable
 from vectune.charsets import decode
 from vectune.errors import DocumentError, check_bounds
 from vectune.headings import choose_title, front_matter_title, markdown_headings
@@ -78,12 +79,7 @@ class Found:
     source: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", _shown(self.source))
-
-
-def _shown(name: str) -> str:
-    """A file's name as text; escaped and not replaced, so that two such names stay two."""
-    return name.encode("utf-8", "backslashreplace").decode()
+        object.__setattr__(self, "source", printable(self.source))
 
 
 def read_documents(
@@ -116,7 +112,7 @@ def read_documents(
     if own:
         progress.warn(f"folders that vectune wrote are no documents and are left out ({len(own)}): {', '.join(own)}")
     if not found:
-        raise DocumentError(*_nothing(paths, listed))
+        raise DocumentError(*_nothing(paths, listed, own))
     if options.strict and listed:
         raise DocumentError(listed[0].reason, path=listed[0].source)
     return _read(found, options, progress, listed)
@@ -181,7 +177,7 @@ def _walk(
     """Files below a folder by name; a folder that links lead to again is walked once, one that is set apart never."""
 
     def unreadable(error: OSError) -> None:
-        folder = _shown(os.path.relpath(error.filename, root))
+        folder = printable(os.path.relpath(error.filename, root))
         skipped.append(Skipped(folder, f"the folder cannot be read ({error.strerror})"))
 
     seen = set(apart)
@@ -192,7 +188,7 @@ def _walk(
             continue
         seen.add(identity)
         if is_own(Path(folder)):
-            own.append(_shown(folder))
+            own.append(printable(folder))
             folders.clear()
             continue
         relative = Path(folder).relative_to(root)
@@ -225,8 +221,11 @@ def _matches(relative: Path, globs: Iterable[str]) -> bool:
     return False
 
 
-def _nothing(paths: Sequence[str | Path], skipped: list[Skipped]) -> tuple[str, str]:
+def _nothing(paths: Sequence[str | Path], skipped: list[Skipped], own: Sequence[str] = ()) -> tuple[str, str]:
     named = ", ".join(str(path) for path in paths)
+    if own and not skipped:
+        hint = "Name the folder of the documents; a dataset's chunks are taken with --ignore-labels."
+        return f"{named}: no files to read beside what vectune wrote ({', '.join(own)}).", hint
     if not skipped:
         return (
             f"{named}: no files to read.",

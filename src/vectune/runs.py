@@ -169,22 +169,33 @@ def check_output(path: Path, marker: str) -> None:
         raise OutputError(f"{path} exists and is not a folder.")
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         if not (path / marker).exists():
+            kind = own_kind(path)
+            if kind:
+                raise OutputError(f"{path} is {kind} that vectune wrote, and holds no {marker}: it is not replaced.")
             raise OutputError(f"{path} is not empty and holds no {marker}: vectune did not write it.")
 
 
-# A file that marks what vectune wrote, what it says in ours alone (other programs have a run.json, too), and what it
-# stands beside.
+# What vectune wrote: a file that marks it, what it says in ours alone (other programs have a run.json, too), what it
+# stands beside, and the kind.
 _MARKS = (
-    ("run.json", {"vectune", "inputs"}, "."),
-    ("dataset.json", {"counts"}, "corpus.jsonl"),
-    ("vectune.json", {"vectune", "base"}, "."),
-    ("retriever.json", {"corpus", "kind"}, "."),
+    ("run.json", {"vectune", "inputs"}, ".", "a run"),
+    ("dataset.json", {"counts"}, "corpus.jsonl", "a dataset"),
+    ("vectune.json", {"vectune", "base"}, ".", "a model or an artifact"),
+    ("retriever.json", {"corpus", "kind"}, ".", "a retriever"),
 )
 
 
 def is_own(folder: Path) -> bool:
     """Whether vectune wrote a folder: a run, a dataset, an artifact or a retriever."""
-    return any(said <= object_in(folder / name).keys() and (folder / beside).exists() for name, said, beside in _MARKS)
+    return bool(own_kind(folder))
+
+
+def own_kind(folder: Path) -> str:
+    """What a folder is that vectune wrote; empty where it did not."""
+    for name, said, beside, kind in _MARKS:
+        if said <= object_in(folder / name).keys() and (folder / beside).exists():
+            return kind
+    return ""
 
 
 def object_in(file: Path) -> Json:

@@ -103,9 +103,10 @@ def test_runs_side_by_side(vectune: Run, folder: Path, tiny_bert: Path, tmp_path
     code, out, _ = vectune("compare", tmp_path / "one", tmp_path / "two", "--markdown", tmp_path / "table.md")
     assert code == 0 and "two" in out and "Holm" in out
     assert "| one | bm25 |" in (tmp_path / "table.md").read_text()
-    odd = (tmp_path / "one").rename(tmp_path / "r\udcfcn")  # a byte that is not UTF-8
-    assert vectune("compare", odd, tmp_path / "two", "--markdown", tmp_path / "odd.md")[0] == 0
-    odd.rename(tmp_path / "one")
+    latin = (tmp_path / "two").rename(tmp_path / "zw\udcf6lf")  # a byte that is not UTF-8
+    code, _, err = vectune("compare", tmp_path / "one", latin, "--markdown", tmp_path / "table.md")
+    assert code == 0 and "| zw\\udcf6lf |" in (tmp_path / "table.md").read_text(), err
+    latin.rename(tmp_path / "two")
     code, _, err = vectune("compare", tmp_path / "one", tmp_path / "one")
     assert code == 2 and "named twice" in err
     code, _, err = vectune("compare", tmp_path / "one", tmp_path / "two", "--measure", "ndcg@7")

@@ -107,6 +107,13 @@ def test_malformed_rows(dataset: RetrievalDataset, tmp_path: Path, text: str, wo
         import_csv(dataset, tmp_path / "q.csv")
 
 
+def test_a_quote_that_is_not_closed_is_named(dataset: RetrievalDataset, tmp_path: Path) -> None:
+    rows = ["query_id,split,action,query", "q0,train,keep,x", 'q1,train,keep,"y', "q2,train,keep,z"]
+    (tmp_path / "q.csv").write_text("\n".join(rows))
+    with pytest.raises(DatasetError, match=r"q.csv, line 3: is no row of a CSV"):
+        import_csv(dataset, tmp_path / "q.csv")
+
+
 def test_dropping_everything_is_refused(dataset: RetrievalDataset, tmp_path: Path) -> None:
     export_csv(dataset, tmp_path / "q.csv")
     edit(tmp_path / "q.csv", {f"q{n}": {"action": "drop"} for n in range(6)})

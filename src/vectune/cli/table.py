@@ -28,7 +28,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], names: int =
         console = Console(width=_UNWATCHED, highlight=False)
     widths = [max(map(len, column)) + _BETWEEN for column in zip(head, *rows, strict=True)]
     for columns in _pieces(widths, names, console.width):
-        table = Table(box=SIMPLE, title=None if title is None else Text(title), title_justify="left")
+        table = Table(box=SIMPLE, title=None if title is None else Text(title, "table.title"), title_justify="left")
         for place in columns:
             table.add_column(head[place], justify="left" if place < names else "right", overflow="fold",
                              no_wrap=place >= names)  # fmt: skip

@@ -118,17 +118,30 @@ def _read_edits(dataset: RetrievalDataset, path: Path) -> dict[tuple[str, str], 
         hint = "Save it as 'CSV UTF-8' in the spreadsheet."
         raise DatasetError(f"is not UTF-8 ({error.reason} at byte {error.start}).", hint, path=path) from None
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    places = _columns(next(reader, []), path)
+    rows = _numbered_rows(text, delimiter, path)
+    places = _columns(next(rows, (1, []))[1], path)
     edits: dict[tuple[str, str], str] = {}
-    for row in reader:
+    for line, row in rows:
         if not any(cell.strip() for cell in row):
             continue
-        key, after = _edit(dataset, row, places, path, reader.line_num)
+        key, after = _edit(dataset, row, places, path, line)
         if key in edits:
-            raise DatasetError(f"names the query '{key[1]}' a second time.", path=path, line=reader.line_num)
+            raise DatasetError(f"names the query '{key[1]}' a second time.", path=path, line=line)
         edits[key] = after
     return edits
+
+
+def _numbered_rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of their last line; strict, since a quote that stays open would swallow the rows below."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    before = 0
+    try:
+        for row in reader:
+            before = reader.line_num
+            yield before, row
+    except csv.Error as error:
+        hint = 'A cell with quotes stands in quotes, and each of its own is doubled: "the ""exact"" words".'
+        raise DatasetError(f"is no row of a CSV ({error}).", hint, path=path, line=before + 1) from None
 
 
 def _columns(header: list[str], path: Path) -> dict[str, int]:
