@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from spaces import TableEmbedder, turned_space, unit
-from vectune.adapters import load_adapter, open_artifact
+from vectune.adapters import AdaptedEmbedder, identity, load_adapter, open_artifact
 from vectune.bridge import MOVED, BridgeOptions, build_bridge
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DatasetError, FingerprintError, UsageError
+from vectune.runs import write_json
+from vectune.splits import with_dev
 from vectune.training.problem import Positives, judged_rows, ndcg_at_10
-from vectune.training.spaces import pieces_of
+from vectune.training.spaces import TwoSpaces, pieces_of
 from vectune.words import WordMap
 
 HALF = BridgeOptions(sample=0.5)
@@ -180,3 +183,27 @@ def test_one_model_needs_no_bridge_to_itself(tmp_path: Path) -> None:
     dataset, old = turned_space(noise=0.1)
     with pytest.raises(UsageError, match="are one model"):
         build_bridge(old, old, dataset, tmp_path / "out", 0, HALF)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["queries", "both sides"])
+@pytest.mark.parametrize("own", [False, True], ids=["dev is cut", "own dev"])
+def test_dev_tells_nothing_of_a_model_that_was_fitted_on_it(own: bool, both: bool, tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.1)
+    dataset = with_dev(dataset) if own else dataset
+    new = AdaptedEmbedder(moved(old, 16), identity(16), identity(16) if both else None)
+    found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
+    assert found.dev == found.index == {} and found.gains and found.words is None
+    assert any("fitted on dev's queries as well" in note for note in found.notes)
+    assert not any("rough guess" in note for note in found.notes)
+
+
+def test_dev_is_cut_as_the_new_models_tuning_cut_it(tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.1)
+    new = moved(old, 16)
+    new.name = str(tmp_path)
+    write_json(tmp_path / ARTIFACT_FILE, {"kind": "full", "options": {"seed": 1}})
+    wanted, other = (with_dev(dataset, seed).qrels["dev"] for seed in (1, 0))
+    ground = TwoSpaces.of(old, new, dataset, 0, HALF)
+    assert ground.dataset.qrels["dev"] == wanted != other
+    assert "by seed 1" in ground.told[0]
+    assert TwoSpaces.of(old, new, with_dev(dataset, 0), 0, HALF).told == ()

@@ -277,6 +277,11 @@ class SplitEmbedder:
         return self.document.embed_documents(texts)
 
 
+def fitted_on_dev(embedder: Embedder) -> bool:
+    """Whether an adapter, query encoder or bridge was in the end fitted on dev as well: there it looks too good."""
+    return getattr(embedder, "untuned", None) is not None or isinstance(embedder, AdaptedEmbedder)
+
+
 # On disk
 
 
