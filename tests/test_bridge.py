@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spaces import TableEmbedder, turned_space, unit
-from vectune.adapters import AdaptedEmbedder, identity, load_adapter, open_artifact
+from vectune.adapters import AdaptedEmbedder, SplitEmbedder, identity, load_adapter, open_artifact
 from vectune.bridge import MOVED, BridgeOptions, build_bridge
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE
@@ -65,6 +65,7 @@ def test_its_folder_serves_new_queries_on_the_old_index(tmp_path: Path) -> None:
     new = moved(old, 24)
     found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
     served = open_artifact(tmp_path / "out", lambda name: {"table": old, "new-24": new}[name])
+    assert isinstance(served, SplitEmbedder) and served.untuned is old  # the map was fitted on dev as well
     text = next(iter(dataset.queries.values())).text
     np.testing.assert_allclose(served.embed_queries([text]), found.query.apply(new.embed_queries([text])))
     np.testing.assert_array_equal(served.embed_documents([text]), old.embed_documents([text]))
@@ -93,6 +94,7 @@ def test_a_new_model_of_noise_is_told_and_old_queries_serve_on(tmp_path: Path) -
     found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
     assert not found.gains and any("serves old queries" in note for note in found.notes)
     served = open_artifact(tmp_path / "out", lambda name: {"table": old, "noise": new}[name])
+    assert isinstance(served, SplitEmbedder) and served.untuned is None
     text = next(iter(dataset.queries.values())).text
     np.testing.assert_array_equal(served.embed_queries([text]), old.embed_queries([text]))
 
