@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import pytest
 
 from spaces import TableEmbedder, turned_space, unit
 from vectune.adapters import AdaptedEmbedder, SplitEmbedder, identity, load_adapter, open_artifact
-from vectune.bridge import MOVED, BridgeOptions, build_bridge
+from vectune.bridge import MOVED, BridgeOptions, _Dev, build_bridge
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DatasetError, FingerprintError, UsageError
 from vectune.runs import write_json
 from vectune.splits import with_dev
-from vectune.training.problem import Positives, judged_rows, ndcg_at_10
-from vectune.training.spaces import TwoSpaces, pieces_of
+from vectune.training.problem import Positives, judged_rows, ndcg_at_10, trained_queries
+from vectune.training.spaces import TwoSpaces, _fold_score, pieces_of
 from vectune.words import WordMap
 
 HALF = BridgeOptions(sample=0.5)
@@ -209,3 +210,18 @@ def test_dev_is_cut_as_the_new_models_tuning_cut_it(tmp_path: Path) -> None:
     assert ground.dataset.qrels["dev"] == wanted != other
     assert "by seed 1" in ground.told[0]
     assert TwoSpaces.of(old, new, with_dev(dataset, 0), 0, HALF).told == ()
+
+
+def test_memory_does_not_grow_as_queries_times_chunks() -> None:
+    dataset, old = turned_space(documents=300, queries=4)
+    ground = TwoSpaces.of(old, moved(old, 16), with_dev(dataset, most=1600, share=0.5), 0, BridgeOptions(sample=1.0))
+    rows = {key: row for row, key in enumerate(ground.dataset.corpus)}
+    positives = Positives.of(judged_rows(trained_queries(ground.dataset), rows))
+    board, one = _Dev(ground, positives), np.zeros(len(positives), dtype=np.int64)
+    whole = 4 * len(ground.dev) * len(ground.old)  # bytes of all scores of dev
+    tracemalloc.start()
+    board.of(board.new_queries, ground.new)
+    _fold_score(ground, positives, np.zeros(len(ground.old), dtype=np.int64), one, 0, np.eye(16, dtype=np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(ground.dev) > 1000 and peak < whole

@@ -31,7 +31,7 @@ from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.training.adapter import FEW, Candidates, Climbed, LadderOptions, Starts, average, climb, fit_all, leads
-from vectune.training.problem import Positives, Problem, judged_rows, ndcg_at_10, problem_of, trained_queries, unit
+from vectune.training.problem import Positives, Problem, judged_rows, ndcg_among, problem_of, trained_queries, unit
 from vectune.training.spaces import Regression, TwoSpaces, choose_map, for_queries
 from vectune.training.words import HeldOut, Worded, words_of
 
@@ -364,7 +364,7 @@ class _Dev:
 
     def of(self, queries: Vectors, documents: Vectors) -> NDArray[np.float64]:
         """NDCG@10 of each dev query."""
-        return ndcg_at_10(queries @ documents.T, self.positives)
+        return ndcg_among(queries, documents, self.positives)
 
     def query_score(self, adapter: Adapter | None) -> NDArray[np.float64]:
         """New queries through the map, on old vectors; without a map old queries."""

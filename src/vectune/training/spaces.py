@@ -20,7 +20,7 @@ from vectune.embedders.factory import tuned_seed
 from vectune.errors import DatasetError
 from vectune.splits import with_dev
 from vectune.training.adapter import FEW
-from vectune.training.problem import Positives, ndcg_at_10, trained_queries, unit
+from vectune.training.problem import Positives, ndcg_among, trained_queries, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -209,7 +209,7 @@ def _fold_score(
     if (owner >= 0).sum() < FEW:
         moved = unit(ground.old[ground.sample][out] @ document.T)
         return np.array([_correlation(ground.new_queries @ moved.T, ground.new_queries @ ground.new[out].T)])
-    return ndcg_at_10(ground.new_queries[asked] @ unit(ground.old @ document.T).T, positives.take(asked))
+    return ndcg_among(ground.new_queries[asked], unit(ground.old @ document.T), positives.take(asked))
 
 
 def _correlation(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
