@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 
 from spaces import TableEmbedder, turned_space, unit
-from vectune.adapters import load_adapter, open_artifact
-from vectune.bridge import MOVED, BridgeOptions, build_bridge
+from vectune.adapters import AdaptedEmbedder, SplitEmbedder, identity, load_adapter, open_artifact
+from vectune.bridge import MOVED, BridgeOptions, _Dev, build_bridge
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.models import ARTIFACT_FILE
 from vectune.errors import DatasetError, FingerprintError, UsageError
-from vectune.training.problem import Positives, judged_rows, ndcg_at_10
-from vectune.training.spaces import pieces_of
+from vectune.runs import write_json
+from vectune.splits import with_dev
+from vectune.training.problem import Positives, judged_rows, ndcg_at_10, trained_queries
+from vectune.training.spaces import TwoSpaces, _fold_score, pieces_of
 from vectune.words import WordMap
 
 HALF = BridgeOptions(sample=0.5)
@@ -62,6 +66,7 @@ def test_its_folder_serves_new_queries_on_the_old_index(tmp_path: Path) -> None:
     new = moved(old, 24)
     found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
     served = open_artifact(tmp_path / "out", lambda name: {"table": old, "new-24": new}[name])
+    assert isinstance(served, SplitEmbedder) and served.untuned is old  # the map was fitted on dev as well
     text = next(iter(dataset.queries.values())).text
     np.testing.assert_allclose(served.embed_queries([text]), found.query.apply(new.embed_queries([text])))
     np.testing.assert_array_equal(served.embed_documents([text]), old.embed_documents([text]))
@@ -90,6 +95,7 @@ def test_a_new_model_of_noise_is_told_and_old_queries_serve_on(tmp_path: Path) -
     found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
     assert not found.gains and any("serves old queries" in note for note in found.notes)
     served = open_artifact(tmp_path / "out", lambda name: {"table": old, "noise": new}[name])
+    assert isinstance(served, SplitEmbedder) and served.untuned is None
     text = next(iter(dataset.queries.values())).text
     np.testing.assert_array_equal(served.embed_queries([text]), old.embed_queries([text]))
 
@@ -180,3 +186,42 @@ def test_one_model_needs_no_bridge_to_itself(tmp_path: Path) -> None:
     dataset, old = turned_space(noise=0.1)
     with pytest.raises(UsageError, match="are one model"):
         build_bridge(old, old, dataset, tmp_path / "out", 0, HALF)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["queries", "both sides"])
+@pytest.mark.parametrize("own", [False, True], ids=["dev is cut", "own dev"])
+def test_dev_tells_nothing_of_a_model_that_was_fitted_on_it(own: bool, both: bool, tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.1)
+    dataset = with_dev(dataset) if own else dataset
+    new = AdaptedEmbedder(moved(old, 16), identity(16), identity(16) if both else None)
+    found = build_bridge(old, new, dataset, tmp_path / "out", 0, HALF)
+    assert found.dev == found.index == {} and found.gains and found.words is None
+    assert any("fitted on dev's queries as well" in note for note in found.notes)
+    assert not any("rough guess" in note for note in found.notes)
+
+
+def test_dev_is_cut_as_the_new_models_tuning_cut_it(tmp_path: Path) -> None:
+    dataset, old = turned_space(noise=0.1)
+    new = moved(old, 16)
+    new.name = str(tmp_path)
+    write_json(tmp_path / ARTIFACT_FILE, {"kind": "full", "options": {"seed": 1}})
+    wanted, other = (with_dev(dataset, seed).qrels["dev"] for seed in (1, 0))
+    ground = TwoSpaces.of(old, new, dataset, 0, HALF)
+    assert ground.dataset.qrels["dev"] == wanted != other
+    assert "by seed 1" in ground.told[0]
+    assert TwoSpaces.of(old, new, with_dev(dataset, 0), 0, HALF).told == ()
+
+
+def test_memory_does_not_grow_as_queries_times_chunks() -> None:
+    dataset, old = turned_space(documents=300, queries=4)
+    ground = TwoSpaces.of(old, moved(old, 16), with_dev(dataset, most=1600, share=0.5), 0, BridgeOptions(sample=1.0))
+    rows = {key: row for row, key in enumerate(ground.dataset.corpus)}
+    positives = Positives.of(judged_rows(trained_queries(ground.dataset), rows))
+    board, one = _Dev(ground, positives), np.zeros(len(positives), dtype=np.int64)
+    whole = 4 * len(ground.dev) * len(ground.old)  # bytes of all scores of dev
+    tracemalloc.start()
+    board.of(board.new_queries, ground.new)
+    _fold_score(ground, positives, np.zeros(len(ground.old), dtype=np.int64), one, 0, np.eye(16, dtype=np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(ground.dev) > 1000 and peak < whole

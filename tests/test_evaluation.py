@@ -14,12 +14,14 @@ from vectune.adapters import AdaptedEmbedder, Adapter, SplitEmbedder
 from vectune.board import Board
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.embedders.cached import CachedEmbedder
+from vectune.embedders.models import ARTIFACT_FILE
 from vectune.encoding import _uncached
 from vectune.errors import DatasetError, EndpointError, InputError, ModelError, UsageError
 from vectune.evaluation import EvaluateOptions, evaluate
 from vectune.metrics import mean
 from vectune.rankers import Binary
 from vectune.records import Query
+from vectune.runs import write_json
 from vectune.testing import Fault, OpenAIServer
 
 QUICK = EvaluateOptions(timed_queries=0, cache=False)
@@ -151,6 +153,32 @@ def test_what_was_fitted_on_dev_chooses_nothing_there(
     assert plain.details["chosen_on"] == "dev"
     notes = evaluate(data, ["w", "t"], "dev", options=QUICK).notes
     assert [note.split(":")[0] for note in notes if "looks too good" in note] == ["t"]
+
+
+def test_an_adapter_of_both_sides_chooses_no_weight_on_dev(
+    data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = Adapter("linear", 32, 32, skip=-np.eye(32, dtype=np.float32))
+    both = AdaptedEmbedder(WordEmbedder(), turn, turn)
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, settings, cache: both)
+    board = evaluate(data, ["hybrid:both"], options=QUICK)
+    assert (board.rows[0].details["weight"], board.rows[0].details["chosen_on"]) == (0.5, None)
+    assert any("the weight is .5, for queries and documents pass" in note for note in board.notes)
+    assert any("looks too good" in note for note in evaluate(data, ["both"], "dev", options=QUICK).notes)
+
+
+def test_a_tuned_models_weight_is_chosen_on_dev_as_its_tuning_cut_it(
+    data: RetrievalDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    del data.qrels["dev"]
+    named = {"plain": WordEmbedder(noise=2.0), "tuned": WordEmbedder(str(tmp_path), noise=2.0)}
+    write_json(tmp_path / ARTIFACT_FILE, {"kind": "full", "options": {"seed": 5}})
+    monkeypatch.setattr("vectune.encoding.open_embedder", lambda name, settings, cache: named[name])
+
+    def curve(name: str, seed: int) -> object:
+        return evaluate(data, [f"hybrid:{name}"], options=replace(QUICK, seed=seed)).rows[0].details["curve"]
+
+    assert curve("tuned", 0) == curve("plain", 5) != curve("plain", 0)  # 5 is the first to cut another document
 
 
 def test_bm25_finds_nothing_for_words_it_never_saw() -> None:

@@ -244,7 +244,7 @@ class SplitEmbedder:
         query: embeds queries.
         document: embeds documents.
         name: as a person would name it.
-        untuned: what queries were embedded with before tuning; None where nothing was tuned on judged queries.
+        untuned: what queries were embedded with before tuning (or a bridge); None where judged queries tuned nothing.
         source: the folder that it was opened from; empty where it was made in memory.
     """
 
@@ -275,6 +275,11 @@ class SplitEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         return self.document.embed_documents(texts)
+
+
+def fitted_on_dev(embedder: Embedder) -> bool:
+    """Whether an adapter, query encoder or bridge was in the end fitted on dev as well: there it looks too good."""
+    return getattr(embedder, "untuned", None) is not None or isinstance(embedder, AdaptedEmbedder)
 
 
 # On disk
@@ -463,7 +468,8 @@ def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[
     stored = load_adapter(folder)
     check_base(new, stored.base, stored.base_fingerprint, "bridge")
     queries = old if marker.get("queries") == "old" else AdaptedEmbedder(new, stored.adapter)
-    return SplitEmbedder(queries, old, name=folder.name, source=str(folder.resolve()))
+    untuned = None if queries is old else old
+    return SplitEmbedder(queries, old, name=folder.name, untuned=untuned, source=str(folder.resolve()))
 
 
 def _query_encoder(folder: Path) -> Embedder:

@@ -9,7 +9,8 @@ held-out queries) climbs over the mapped queries against old vectors, and once m
 model was tuned from the old one, its queries are near the old vectors as they are, and a ladder from there errs in
 another way than one from the map: their mean is served unless dev prefers one of them. Last come the queries' words
 (``words.py``), whose vectors are fitted to the stored ones. Dev queries alone decide all that, and whether new queries
-are served at all: the new model has been trained on the others.
+are served at all: the new model has been trained on the others. An adapter or a query encoder has been fitted on dev,
+too: then nothing is decided or measured by it, and new queries are served, by the first map and without words.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vectune.errors import UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.training.adapter import FEW, Candidates, Climbed, LadderOptions, Starts, average, climb, fit_all, leads
-from vectune.training.problem import Positives, Problem, judged_rows, ndcg_at_10, problem_of, trained_queries, unit
+from vectune.training.problem import Positives, Problem, judged_rows, ndcg_among, problem_of, trained_queries, unit
 from vectune.training.spaces import Regression, TwoSpaces, choose_map, for_queries
 from vectune.training.words import HeldOut, Worded, words_of
 
@@ -225,7 +226,7 @@ def _serves_new(index: dict[str, float]) -> bool:
 
 def _notes(ground: TwoSpaces, dev: dict[str, float], index: dict[str, float]) -> list[str]:
     """What a person should read about the outcome."""
-    notes = []
+    notes = list(ground.told)
     if not _serves_new(index):
         notes.append(
             f"new queries on old vectors score {index['bridge']:.3f} on dev, old queries {index['old']:.3f}: "
@@ -236,7 +237,9 @@ def _notes(ground: TwoSpaces, dev: dict[str, float], index: dict[str, float]) ->
             f"new queries on moved vectors score {dev['moved']:.3f} on dev, below the old model's {dev['old']:.3f}: "
             "do not move the index."
         )
-    if len(ground.dev) < FEW:
+    if not dev:
+        notes.append("no dev query has its chunks in the sample: the share kept is not known.")
+    elif len(ground.dev) < FEW:
         found = f"only {len(ground.dev)} dev queries have their chunks in the sample"
         notes.append(f"{found}: the share kept is a rough guess.")
     if ground.old.shape[1] != ground.new.shape[1]:
@@ -361,7 +364,7 @@ class _Dev:
 
     def of(self, queries: Vectors, documents: Vectors) -> NDArray[np.float64]:
         """NDCG@10 of each dev query."""
-        return ndcg_at_10(queries @ documents.T, self.positives)
+        return ndcg_among(queries, documents, self.positives)
 
     def query_score(self, adapter: Adapter | None) -> NDArray[np.float64]:
         """New queries through the map, on old vectors; without a map old queries."""

@@ -72,7 +72,8 @@ class Encoder:
     def untuned(self) -> Embedder | None:
         """What embedded queries before an adapter or a query encoder was fitted, in the end on dev's queries as well.
 
-        There the tuned one looks too good, so nothing may be chosen by it. None where dev was not trained on.
+        There the tuned one looks too good, so nothing may be chosen by it. None where dev was not trained on, and where
+        documents pass through an adapter as well: see ``fitted_on_dev``.
         """
         found: Embedder | None = getattr(self.embedder, "untuned", None)
         return found

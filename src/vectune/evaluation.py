@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from vectune.adapters import fitted_on_dev
 from vectune.board import Board, Costs, Row
 from vectune.dataset import Qrels, RetrievalDataset, asked_hash
+from vectune.embedders.factory import tuned_seed
 from vectune.embedders.options import DEFAULTS
 from vectune.errors import DatasetError, UsageError, check_bounds
 from vectune.lexical import AUTO
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Board", "Costs", "EvaluateOptions", "Model", "Row", "evaluate"]
 
 FEW_DOCUMENTS = 10
-FITTED_ON_DEV_NOTE = "an adapter or query encoder, fitted on dev as well: here it looks too good."
+FITTED_ON_DEV_NOTE = "an adapter, query encoder or bridge, fitted on dev as well: here it looks too good."
 INT8_NOTE = "int8 rows are timed with codes turned into floats for each search; a store's int8 kernels are faster."
 
 Model: TypeAlias = "str | Embedder | tuple[Callable[..., Any], Callable[..., Any]]"
@@ -231,7 +233,7 @@ class _Evaluation:
 
         encoder = self.encoder(name, model)
         vectors = None if encoder is None else self._shaped(name, encoder.queries(self.texts))
-        if encoder is not None and encoder.untuned is not None and self.split == "dev":
+        if encoder is not None and fitted_on_dev(encoder.embedder) and self.split == "dev":
             self.notes.append(f"{name.text}: {FITTED_ON_DEV_NOTE}")
         ranker, details = self._ranker(name, encoder)
         with self.encoded.progress.task(f"rank with {name.text}", total=len(self.texts), unit="queries") as task:
@@ -275,10 +277,10 @@ class _Evaluation:
         if name.text in self.weights:
             return self.weights[name.text], {"weight": self.weights[name.text], "chosen_on": None, **language}
         if not dataset.qrels.get("dev") and dataset.qrels.get("train") and self.split != "train":
-            dataset, chosen_on = with_dev(dataset, self.options.seed), "dev, cut from train"
-        if not dataset.qrels.get("dev") or self.split == "dev":
-            why = "it has no dev queries" if self.split != "dev" else "dev is the split that is scored"
-            self.notes.append(f"{name.text}: the weight is .5, for {why} to choose it on.")
+            seed = tuned_seed(encoder.embedder, self.options.seed)
+            dataset, chosen_on = with_dev(dataset, seed), "dev, cut from train"
+        if why := self._no_choice(dataset, encoder):
+            self.notes.append(f"{name.text}: the weight is .5, for {why}.")
             return 0.5, {"weight": 0.5, "chosen_on": None, **language}
         queries = dataset.queries_of("dev")
         texts = [query.text for query in queries]
@@ -300,6 +302,16 @@ class _Evaluation:
             "before_tuning": encoder.untuned is not None, **language,
         }  # fmt: skip
         return weight.value, details
+
+    def _no_choice(self, dataset: RetrievalDataset, encoder: Encoder) -> str:
+        """Why a weight cannot be chosen on dev; empty where it can."""
+        if self.split == "dev":
+            return "dev is the split that is scored to choose it on"
+        if not dataset.qrels.get("dev"):
+            return "it has no dev queries to choose it on"
+        if fitted_on_dev(encoder.embedder) and encoder.untuned is None:
+            return "queries and documents pass through an adapter that was fitted on dev as well"
+        return ""
 
     def _scored(self, name: RowName, placed: Placed, costs: Costs, details: Json) -> Row:
         answers = self._answers(placed)

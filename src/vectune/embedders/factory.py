@@ -54,6 +54,17 @@ def name_to_open(embedder: Embedder) -> str:
     return str(getattr(embedder, "source", "") or embedder.name)
 
 
+def tuned_seed(embedder: Embedder, seed: int) -> int:
+    """The seed by which an artifact's dev was cut where its dataset had none; ``seed`` for all other embedders.
+
+    Cut by another one, dev would hold queries that the artifact was trained on.
+    """
+    file = Path(name_to_open(embedder)).expanduser() / ARTIFACT_FILE
+    options = _marker(file).get("options") if file.is_file() else None
+    kept = options.get("seed") if isinstance(options, dict) else None
+    return kept if isinstance(kept, int) else seed
+
+
 def is_artifact(name: str | Path) -> bool:
     """Whether this is a folder that ``tune`` wrote."""
     return (Path(name).expanduser() / ARTIFACT_FILE).is_file()

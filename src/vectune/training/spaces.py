@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectune.adapters import fitted_on_dev
 from vectune.dataset import RetrievalDataset
+from vectune.embedders.factory import tuned_seed
 from vectune.errors import DatasetError
 from vectune.splits import with_dev
 from vectune.training.adapter import FEW
-from vectune.training.problem import Positives, ndcg_at_10, trained_queries, unit
+from vectune.training.problem import Positives, ndcg_among, trained_queries, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +35,7 @@ FOLDS = 4  # of the sample, for pull and rank
 PIECE_WEIGHT = 0.3  # of a sentence or window beside a whole chunk
 WINDOW, STRIDE, SHORTEST = 40, 30, 4  # words of windows, and of the shortest sentence
 QUERY_PULL = 0.003  # of the second map to W's transpose; there are enough stored vectors to need little
+COMPARE = "Compare the folder with the old model on test: vectune evaluate DATASET --model OLD --model FOLDER."
 LEAST = 50  # chunks of a sample, where the corpus has them
 
 
@@ -48,6 +51,7 @@ class TwoSpaces:
             ``new_pieces`` are its vectors.
         old_queries, new_queries: of ``trained_queries(dataset)``.
         dev: rows of the dev queries whose positives are all sampled.
+        told: what a person should know of dev.
     """
 
     dataset: RetrievalDataset
@@ -60,16 +64,14 @@ class TwoSpaces:
     old_queries: Vectors
     new_queries: Vectors
     dev: Rows
+    told: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls, old: Embedder, new: Embedder, dataset: RetrievalDataset, seed: int, options: BridgeOptions
     ) -> TwoSpaces:
         """Draw the sample and embed what is needed."""
-        try:
-            dataset = with_dev(dataset, seed)
-        except DatasetError:
-            dataset.split("train")  # no judgments at all is an error, too few for dev is not
+        dataset, told = _with_unseen_dev(dataset, new, seed)
         rng = np.random.default_rng(seed)
         ids, judged = np.array(list(dataset.corpus)), trained_queries(dataset)
         if len(ids) < 10:
@@ -101,7 +103,25 @@ class TwoSpaces:
             old.embed_queries(texts),
             new.embed_queries(texts),
             np.array(dev, dtype=np.int64),
+            told,
         )
+
+
+def _with_unseen_dev(dataset: RetrievalDataset, new: Embedder, seed: int) -> tuple[RetrievalDataset, tuple[str, ...]]:
+    """The dataset with dev queries that the new model has not learnt from, or without dev; and what to tell of it."""
+    if fitted_on_dev(new):
+        qrels = {key: judged for key, judged in dataset.qrels.items() if key != "dev"}
+        told = f"'{new.name}' was fitted on dev's queries as well: nothing is measured or chosen by them. {COMPARE}"
+        return replace(dataset, qrels={**qrels, "train": trained_queries(dataset)}), (told,)
+    own = tuned_seed(new, seed)
+    try:
+        found = with_dev(dataset, own)
+    except DatasetError:
+        dataset.split("train")  # no judgments at all is an error, too few for dev is not
+        return dataset, ()
+    if own == seed or dataset.qrels.get("dev"):
+        return found, ()
+    return found, (f"dev is cut by seed {own}, as for '{new.name}': by seed {seed} it had held queries learnt from.",)
 
 
 def pieces_of(text: str) -> list[str]:
@@ -189,7 +209,7 @@ def _fold_score(
     if (owner >= 0).sum() < FEW:
         moved = unit(ground.old[ground.sample][out] @ document.T)
         return np.array([_correlation(ground.new_queries @ moved.T, ground.new_queries @ ground.new[out].T)])
-    return ndcg_at_10(ground.new_queries[asked] @ unit(ground.old @ document.T).T, positives.take(asked))
+    return ndcg_among(ground.new_queries[asked], unit(ground.old @ document.T), positives.take(asked))
 
 
 def _correlation(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
