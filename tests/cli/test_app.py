@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from calling import Run, refused
+from vectune.dataset import RetrievalDataset
 
 WORDS = "size weight colour price age owner maker place repair care use name history sound speed future".split()
 
@@ -256,6 +257,21 @@ def test_ctrl_c_while_the_program_starts(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (130, "error: interrupted.\n"), done.stderr
+
+
+def test_queries_in_no_split_are_told(vectune: Run, tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("apples", "bridges", "clouds", "drums"):  # so few that they are cut into sections
+        parts = (f"{word} of {name} has the number {n} in the {word} book." for n, word in enumerate(WORDS))
+        (tmp_path / "docs" / f"{name}.md").write_text("\n\n".join(parts))
+    config = tmp_path / "vectune.toml"
+    config.write_text("[chunks]\ntokens = 40\n[filters]\nconsistency = false\n[split]\ndev = 0.0\ntest = 0.3\n")
+    given = ("--out", tmp_path / "d", "--model", tiny_bert, "--config", config)
+    shown = vectune("prepare", tmp_path / "docs", *given)
+    assert shown.code == 0, shown.err
+    dataset = RetrievalDataset.read(tmp_path / "d")
+    apart = len(set(dataset.queries).difference(*dataset.qrels.values()))
+    assert apart and f"{apart} queries are in no split: " in shown.out
 
 
 def test_a_log_is_told_what_is_done(tmp_path: Path, tiny_bert: Path) -> None:

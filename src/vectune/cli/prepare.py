@@ -85,6 +85,9 @@ def _show(dataset: RetrievalDataset, out: Path) -> None:
     if "filters" in dataset.info:
         print(FilterReport(**dataset.info["filters"]).describe())
     print(f"{out}: " + ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items()))
+    apart = len(dataset.queries) - sum(map(len, dataset.qrels.values()))
+    if apart > 0:
+        print(f"{apart:,} queries are in no split: their chunks lie in two splits, or in the gap between two.")
 
 
 def _check_llm(options: Config, given: Mapping[str, object]) -> None:
