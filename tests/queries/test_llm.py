@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -349,6 +350,23 @@ def test_an_error_on_a_slow_disk_loses_no_answer(server: OpenAIServer, monkeypat
             list(one.write(chunks(60)))
     again = writer(server)
     assert again.estimate(chunks(60)).cached == one.usage.answers > 1
+
+
+def test_a_server_that_takes_no_connection_is_named_and_costs_nothing() -> None:
+    full = [socket.socket() for _ in range(5)]
+    full[0].bind(("127.0.0.1", 0))
+    full[0].listen(0)
+    for other in full[1:]:  # fill its queue, and the kernel leaves further connections without an answer
+        other.setblocking(False)
+        other.connect_ex(full[0].getsockname())
+    address = f"http://127.0.0.1:{full[0].getsockname()[1]}/v1"
+    options = LLMOptions(base_url=address, timeout=1.0, attempts=2, budget=1.0)
+    one = LLMWriter("gpt-4o-mini", options, key="k")
+    with pytest.raises(EndpointError, match="cannot be reached"):
+        list(one.write(chunks(3)))
+    assert not one.usage.money
+    for each in full:
+        each.close()
 
 
 def test_nobody_listens() -> None:
