@@ -104,6 +104,14 @@ def test_the_keys_of_what_was_paid_for_stay(address: str | None) -> None:
     assert list(asks) == ["d13022bf547aa61bb52f552664905c2a142b899a2efc74d8493e92fa31c5f3eb"]  # as of version 0.1.0
 
 
+def test_the_fingerprint_knows_the_local_server_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for port in (8000, 8001):
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://localhost:{port}/v1")
+        seen.add(LLMWriter("default").fingerprint)
+    assert len(seen) == 2
+
+
 def test_the_fingerprint_is_of_what_the_files_hold(server: OpenAIServer, tmp_path: Path) -> None:
     files = {"prompt": tmp_path / "a.md", "prompt_two": tmp_path / "b.md", "examples": tmp_path / "log.txt"}
     seen = set()
