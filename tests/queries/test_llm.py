@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -101,6 +102,14 @@ def test_a_model_without_a_price_is_another_one_behind_another_local_server(serv
 def test_the_keys_of_what_was_paid_for_stay(address: str | None) -> None:
     asks = LLMWriter("gpt-4o-mini", LLMOptions(base_url=address))._planner.plan(chunks(1))
     assert list(asks) == ["d13022bf547aa61bb52f552664905c2a142b899a2efc74d8493e92fa31c5f3eb"]  # as of version 0.1.0
+
+
+def test_the_fingerprint_knows_the_local_server_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for port in (8000, 8001):
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://localhost:{port}/v1")
+        seen.add(LLMWriter("default").fingerprint)
+    assert len(seen) == 2
 
 
 def test_the_fingerprint_is_of_what_the_files_hold(server: OpenAIServer, tmp_path: Path) -> None:
@@ -349,6 +358,23 @@ def test_an_error_on_a_slow_disk_loses_no_answer(server: OpenAIServer, monkeypat
             list(one.write(chunks(60)))
     again = writer(server)
     assert again.estimate(chunks(60)).cached == one.usage.answers > 1
+
+
+def test_a_server_that_takes_no_connection_is_named_and_costs_nothing() -> None:
+    full = [socket.socket() for _ in range(5)]
+    full[0].bind(("127.0.0.1", 0))
+    full[0].listen(0)
+    for other in full[1:]:  # fill its queue, and the kernel leaves further connections without an answer
+        other.setblocking(False)
+        other.connect_ex(full[0].getsockname())
+    address = f"http://127.0.0.1:{full[0].getsockname()[1]}/v1"
+    options = LLMOptions(base_url=address, timeout=1.0, attempts=2, budget=1.0)
+    one = LLMWriter("gpt-4o-mini", options, key="k")
+    with pytest.raises(EndpointError, match="cannot be reached"):
+        list(one.write(chunks(3)))
+    assert not one.usage.money
+    for each in full:
+        each.close()
 
 
 def test_nobody_listens() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
 LONGEST_WAIT = 300.0  # seconds; a server that names more is taken to mean "not today"
+_CONNECT_SECONDS = 10.0  # for a connection; only the answer takes a model's time
 _BUSY_PATIENCE = 5  # times as many attempts for "too many requests" as for failures: waiting is what it asks for
 _MODERATED = re.compile(r"moderat|flagged|content polic|safety", re.IGNORECASE)  # 403s about a text, not about the key
 _TOO_LONG = re.compile(r"context (?:length|size|window)|too long|too many tokens", re.IGNORECASE)
@@ -205,8 +206,8 @@ class ChatEndpoint:
         self.under_way.add(task)
         try:
             completion = await _within(self._timeout, self._create(prompt, settings, schema))
-        except (openai.APITimeoutError, TimeoutError):
-            raise _Failed(f"no answer within {self._timeout:g} s", lost=True) from None
+        except (openai.APITimeoutError, TimeoutError) as error:
+            raise _timeout(error.__cause__, self._timeout) from None
         except openai.APIConnectionError as error:
             raise _disconnection(error.__cause__ or error) from None
         except openai.APIStatusError as error:
@@ -228,9 +229,11 @@ class ChatEndpoint:
 
     def _open(self) -> AsyncOpenAI:
         if self._client is None:
-            from openai import AsyncOpenAI
+            from openai import AsyncOpenAI, Timeout
 
-            self._client = AsyncOpenAI(api_key=self._key, base_url=self.address, timeout=self._timeout, max_retries=0)
+            # Half of a short limit: a connection never made must end before the request as a whole, which counts money.
+            limits = Timeout(self._timeout, connect=min(_CONNECT_SECONDS, self._timeout / 2))
+            self._client = AsyncOpenAI(api_key=self._key, base_url=self.address, timeout=limits, max_retries=0)
         return self._client
 
     def _read(self, completion: Any, prompt: str) -> Answer:
@@ -304,6 +307,13 @@ def _disconnection(cause: BaseException) -> _Failed:
     if type(cause).__name__ in ("RemoteProtocolError", "ReadError", "DecodingError"):
         return _Failed(f"the connection broke before the answer was here: {cause}", lost=True)
     return _Failed(f"connection failed: {cause}", unreachable=True)
+
+
+def _timeout(cause: BaseException | None, seconds: float) -> _Failed:
+    """A request that took too long is paid for, unless it never left: no connection was made for it."""
+    if type(cause).__name__ in ("ConnectTimeout", "PoolTimeout"):
+        return _Failed("no connection was made in time", unreachable=True)
+    return _Failed(f"no answer within {seconds:g} s", lost=True)
 
 
 async def _within(seconds: float, request: Coroutine[Any, Any, Any]) -> Any:

@@ -144,7 +144,8 @@ class Planner:
         sent = [self.options.answer_settings(), self.options.seed, self.options.examples_shown, self._examples]
         cut = [self.options.least_words, self.options.most_characters]
         prompts = [[each.template, dict(each.styles), dict(each.difficulties)] for each in (self._one, self._two)]
-        return hash_of([self.model, drawn, sent, cut, prompts, self._styles, list(self.options.personas)])[:16]
+        server = [self.server] if self.server else []
+        return hash_of([self.model, drawn, sent, cut, prompts, self._styles, list(self.options.personas), *server])[:16]
 
     def plan(self, chunks: Sequence[Chunk]) -> dict[str, Ask]:
         """The requests for these chunks by key; one for chunks of equal content."""
