@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -207,12 +208,12 @@ class BM25:
         index = cls.__new__(cls)
         try:
             meta: dict[str, Any] = json.loads((folder / "bm25.json").read_text(encoding="utf-8"))
-            with np.load(folder / "bm25.npz", allow_pickle=False) as arrays:
+            with (folder / "bm25.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 index._set(arrays["weights"], arrays["texts"], arrays["starts"])
             index.k1, index.b, index.size = meta["k1"], meta["b"], meta["size"]
             index.vocabulary = {stem: number for number, stem in enumerate(meta["vocabulary"])}
             index.analyzer = Analyzer(meta["language"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise ModelError(f"{folder}: not a saved BM25 index ({error}).") from None
         return index
 
