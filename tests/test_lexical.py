@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -99,6 +100,14 @@ def test_loading_something_else_is_a_clear_error(tmp_path: Path) -> None:
         (tmp_path / "bm25.npz").write_bytes(broken)
         with pytest.raises(ModelError, match="not a saved BM25 index"):
             BM25.load(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 20, 200])
+def test_a_truncated_index_is_a_clear_error(size: int, tmp_path: Path) -> None:
+    BM25(TEXTS, language="en").save(tmp_path / "index")
+    os.truncate(tmp_path / "index" / "bm25.npz", size)
+    with pytest.raises(ModelError, match="not a saved BM25 index"):
+        BM25.load(tmp_path / "index")
 
 
 def test_languages() -> None:

@@ -8,11 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from boards import dataset
 from vectune.dataset import RetrievalDataset
-from vectune.errors import DatasetError, FingerprintError, InputError
+from vectune.errors import DatasetError, FingerprintError, InputError, ModelError
 from vectune.evaluation import EvaluateOptions, evaluate
 from vectune.retriever import Retriever, fusion_note, save_retriever
 
@@ -72,6 +73,22 @@ def test_changed_chunks_and_another_model_are_refused(run: Path) -> None:
     (run / "dataset" / "corpus.jsonl").write_text(lines)
     with pytest.raises(DatasetError, match="changed"):
         Retriever.open(run)
+
+
+def test_damaged_vectors_are_named(run: Path) -> None:
+    path = run / "retriever" / "vectors.npy"
+    whole, vectors = path.read_bytes(), np.load(path)
+    for kept in (0, len(whole) // 2):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ModelError, match=r"vectors\.npy: the stored vectors cannot be read"):
+            Retriever.open(run).search("river")
+    for other in (vectors[:-1], vectors[:, 1:], vectors.astype(np.float16)):
+        np.save(path, other)
+        with pytest.raises(ModelError, match=r"vectors\.npy: holds float"):
+            Retriever.open(run).search("river")
+    path.unlink()
+    with pytest.raises(ModelError, match=r"vectors\.npy: the stored vectors cannot be read"):
+        Retriever.open(run).search("river")
 
 
 def test_nothing_to_open(tmp_path: Path) -> None:

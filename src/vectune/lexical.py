@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -213,7 +213,7 @@ class BM25:
             index.k1, index.b, index.size = meta["k1"], meta["b"], meta["size"]
             index.vocabulary = {stem: number for number, stem in enumerate(meta["vocabulary"])}
             index.analyzer = Analyzer(meta["language"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise ModelError(f"{folder}: not a saved BM25 index ({error}).") from None
         return index
 

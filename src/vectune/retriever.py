@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from vectune.board import Row, figure
 from vectune.dataset import RetrievalDataset, corpus_hash
 from vectune.embedders.options import DEFAULTS
-from vectune.errors import DatasetError, FingerprintError, InputError
+from vectune.errors import DatasetError, FingerprintError, InputError, ModelError
 from vectune.progress import SILENT, Progress
 from vectune.records import Chunk
 from vectune.runs import Json, write_json, writing
@@ -88,7 +88,7 @@ class Retriever:
 
         Raises:
             FingerprintError: the model is not the one whose vectors are stored.
-            ModelError: the model cannot be loaded.
+            ModelError: the model cannot be loaded, or the stored vectors are damaged.
         """
         return self.search_all([query], k)[0]
 
@@ -135,8 +135,6 @@ class Retriever:
 
     @cached_property
     def _ranker(self) -> Ranker:
-        import numpy as np
-
         from vectune.lexical import BM25
         from vectune.rankers import Dense, Hybrid, Lexical
         from vectune.retrieval import tie_order
@@ -144,10 +142,25 @@ class Retriever:
         ties, kind = tie_order(self._ids), self.facts["kind"]
         if kind == "bm25":
             return Lexical(BM25.load(self.folder / "bm25"), ties)
-        vectors = np.load(self.folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        vectors = self._vectors()
         if kind == "dense":
             return Dense(vectors, ties)
         return Hybrid(BM25.load(self.folder / "bm25"), vectors, float(self.facts["weight"]), ties)
+
+    def _vectors(self) -> Floats:
+        """The stored vectors, mapped and not read: their shape and the file's size are looked at."""
+        import numpy as np
+
+        path, again = self.folder / "vectors.npy", "Restore the file, or run vectune run again."
+        try:
+            vectors: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ModelError(f"{path}: the stored vectors cannot be read ({error}).", again) from None
+        expected = (int(self.facts["chunks"]), int(self.facts["dim"]))
+        if vectors.shape != expected or vectors.dtype != np.float32:
+            found = f"{vectors.dtype} of shape {vectors.shape}"
+            raise ModelError(f"{path}: holds {found}; the retriever was made with float32 of {expected}.", again)
+        return vectors
 
 
 def save_retriever(

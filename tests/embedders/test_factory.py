@@ -99,3 +99,21 @@ def test_settings_that_are_no_table(tmp_path: Path) -> None:
 def test_a_tuned_model_without_its_list_of_modules(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"modules\.json is missing"):
         open_embedder(marked(tmp_path / "full", kind="full", base="any"))
+
+
+def test_a_base_that_was_typed_relatively_or_moved_along_is_found(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(tiny_bert, project / "mini")
+    monkeypatch.chdir(project)
+    tune_adapter(make_dataset(), project / "out" / "tuned", open_embedder("./mini", cache=False))
+    expected = open_embedder("out/tuned", cache=False).embed_queries(["a question"])
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(open_embedder(project / "out" / "tuned", cache=False).embed_queries(["a question"]), expected)
+    project.rename(tmp_path / "moved")
+    tuned = tmp_path / "moved" / "out" / "tuned"
+    assert np.array_equal(open_embedder(tuned, cache=False).embed_queries(["a question"]), expected)
+    shutil.rmtree(tmp_path / "moved" / "mini")
+    with pytest.raises(ModelError, match=r"tuned/vectune\.json: its base, .*/project/mini, is gone"):
+        open_embedder(tuned, cache=False)

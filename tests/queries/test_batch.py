@@ -82,6 +82,14 @@ def kill_while_waiting(one: LLMWriter) -> None:
             written(one)
 
 
+@pytest.mark.parametrize("field", ["max_tokens", "response_format"])
+def test_what_the_model_refuses_is_left_out_of_the_next_batch(server: OpenAIServer, field: str) -> None:
+    words = {"max_tokens": "Use 'max_completion_tokens' instead.", "response_format": "Unknown parameter."}
+    server.refuses = lambda body: (400, words[field]) if field in body else None
+    one = writer(server, max_tokens=2000)
+    assert written(one) == ALL and not one.failures
+
+
 def test_killed_run_finds_its_batch(server: OpenAIServer, own_cache: Path) -> None:
     server.batch_seconds = 1e9
     kill_while_waiting(writer(server))

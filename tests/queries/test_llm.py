@@ -397,6 +397,18 @@ def test_server_without_structured_output(server: OpenAIServer) -> None:
     assert one.usage.requests <= 14
 
 
+def test_a_chunk_that_fits_no_schema_leaves_it_to_the_others(server: OpenAIServer) -> None:
+    odd = chunks(8)[4].text
+
+    def refuses(body: dict[str, Any]) -> tuple[int, str] | None:
+        schema = "response_format" in body and odd in body["messages"][0]["content"]
+        return (400, "The generated JSON did not match the json_schema.") if schema else None
+
+    server.refuses = refuses
+    assert by_chunk(list(writer(server, concurrency=1).write(chunks(8)))) == {chunk.id: 2 for chunk in chunks(8)}
+    assert sum("response_format" not in ask.body for ask in server.asked) == 1
+
+
 def test_server_that_refuses_structured_output_without_naming_it(server: OpenAIServer) -> None:
     server.refuses = lambda body: (400, "Bad request.") if "response_format" in body else None
     assert by_chunk(list(writer(server, concurrency=1).write(chunks(8)))) == {chunk.id: 2 for chunk in chunks(8)}

@@ -17,9 +17,7 @@ def queries(
         Path | None, typer.Argument(help="A dataset folder, or a file in any format that is known.", show_default=False)
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split: train, dev or test.")] = None,
-    show: Annotated[
-        int | None, typer.Option(min=0, help="How many queries to show.  [default: 10]", show_default=False)
-    ] = None,
+    show: Annotated[int | None, typer.Option(min=0, help="How many queries to show.  [default: 10]")] = None,
     export: Annotated[
         Path | None, typer.Option(help="Write a CSV to edit: keep or drop in the column action, reword the query.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from vectune.protocols import Embedder
 from vectune.runs import Json
 
 EmbedFunction: TypeAlias = Callable[[Sequence[str]], Any]
+MADE_OF = (ARTIFACT_FILE, "modules.json", "config.json", "adapter_config.json")  # one is in every model's folder
 Source: TypeAlias = "str | Path | Embedder | tuple[EmbedFunction, EmbedFunction]"
 
 
@@ -49,9 +51,12 @@ def open_embedder(
 def name_to_open(embedder: Embedder) -> str:
     """What ``open_embedder`` opens the embedder by; what is tuned over it keeps that as its base.
 
-    An artifact is named after its folder, or its base and its kind; what opens it is where that folder is.
+    An artifact is named after its folder, or its base and its kind; what opens it is where that folder is. A folder's
+    path is absolute: the artifact over it is opened from other working directories.
     """
-    return str(getattr(embedder, "source", "") or embedder.name)
+    name = str(getattr(embedder, "source", "") or embedder.name)
+    folder = Path(name).expanduser()
+    return os.path.abspath(folder) if folder.is_dir() else name
 
 
 def tuned_seed(embedder: Embedder, seed: int) -> int:
@@ -68,6 +73,28 @@ def tuned_seed(embedder: Embedder, seed: int) -> int:
 def is_artifact(name: str | Path) -> bool:
     """Whether this is a folder that ``tune`` wrote."""
     return (Path(name).expanduser() / ARTIFACT_FILE).is_file()
+
+
+def _moved_along(name: str, artifact: Path) -> str:
+    """Where a base is whose folder is gone from its place: below a folder that holds the artifact, if both were moved.
+
+    The longest end of its path at which a model is decides; who opens it compares fingerprints.
+
+    Raises:
+        ModelError: it is nowhere.
+    """
+    folder = Path(name).expanduser()
+    if folder.exists() or not name.startswith((".", "/", "~")):
+        return name
+    here = artifact.resolve()
+    ends = [folder.parts[start:] for start in range(int(folder.is_absolute()), len(folder.parts))]
+    for place in (above.joinpath(*end) for end in ends for above in here.parents):
+        if place.resolve() != here and any((place / file).is_file() for file in MADE_OF):
+            return str(place)
+    raise ModelError(
+        f"{artifact / ARTIFACT_FILE}: its base, {name}, is gone: there is no such model folder.",
+        "Put the folder back, or beside the artifact as it was when that was made.",
+    )
 
 
 def _open(source: Source, options: EmbedOptions) -> Embedder:
@@ -113,7 +140,7 @@ def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progr
     def open_base(name: str) -> Embedder:
         kept = kept_settings(name, marker, options, folder / ARTIFACT_FILE)
         try:
-            return open_embedder(name, kept, cache, progress)
+            return open_embedder(_moved_along(name, folder), kept, cache, progress)
         except RecursionError:
             raise ModelError(f"{folder / ARTIFACT_FILE}: the base '{name}' leads back to the folder itself.") from None
 

@@ -17,7 +17,7 @@ from vectune.errors import EndpointError, UsageError
 from vectune.progress import Progress
 from vectune.queries.answers import Answer, Answers
 from vectune.queries.asking import Done, Job, Usage
-from vectune.queries.completion import Unreadable, read_completion
+from vectune.queries.completion import Unreadable, read_completion, refused_field
 from vectune.queries.planning import Ask
 from vectune.queries.pricing import Price
 from vectune.runs import Json, hash_of
@@ -48,6 +48,10 @@ class BatchAsker:
     usage: Usage
     failed: list[tuple[Ask, str]] = field(default_factory=list)
     stopped: str = ""
+    _reasons: dict[str, str] = field(default_factory=dict)
+    _tokens_field: str = "max_tokens"
+    _schema_works: bool = True
+    _schema_answered: bool = False
 
     def ask(self, asks: Sequence[Ask]) -> Iterator[Done]:
         """Answers as batches end.
@@ -58,7 +62,6 @@ class BatchAsker:
         from openai import APIError, OpenAI
 
         self._reasons: dict[str, str] = {}
-        self._schema_works = True
         pending = {ask.key: ask for ask in asks}
         with OpenAI(api_key=self.key, base_url=self.address, max_retries=5) as client:
             try:
@@ -127,11 +130,13 @@ class BatchAsker:
 
     def _line(self, ask: Ask) -> bytes:
         body: Json = {"model": self.model, "messages": [{"role": "user", "content": self.job.message(ask)}]}
+        for name, given in self.job.settings.items():
+            body[self._tokens_field if name == "max_tokens" else name] = given
         schema = self.job.schema(ask) if self._schema_works else None
         if schema is not None:
             body["response_format"] = schema
         request = {"custom_id": ask.key, "method": "POST", "url": "/v1/chat/completions"}
-        return json.dumps({**request, "body": {**body, **self.job.settings}}).encode() + b"\n"
+        return json.dumps({**request, "body": body}).encode() + b"\n"
 
     def _send(self, client: OpenAI, requests: dict[str, bytes]) -> None:
         mark = hash_of(sorted(line.decode() for line in requests.values()))[:32]
@@ -216,6 +221,7 @@ class BatchAsker:
             self._count_loss(pending.get(key))
             return None
         self.usage.add(answer, self.price)
+        self._schema_answered = self._schema_answered or self._schema_works
         if not self.job.usable(answer):
             self._reasons[key] = f"the answer holds no query: {answer.text.strip()[:120]!r}"
             return None
@@ -229,9 +235,17 @@ class BatchAsker:
     def _note_failure(self, key: str, status: Any, body: Any, line: Json) -> None:
         error = (body.get("error") if isinstance(body, dict) else None) or line.get("error") or {}
         message = str(error.get("message") if isinstance(error, dict) else error)[:300]
-        if status == 400 and "response_format" in message:
-            self._schema_works = False
+        if status == 400:
+            self._learn(message)
         self._reasons[key] = f"{status}: {message}"
+
+    def _learn(self, message: str) -> None:
+        """What the next round does without; where nothing came with a schema and no field is named, that may be it."""
+        refused = refused_field(message)
+        if refused == "max_tokens":
+            self._tokens_field = "max_completion_tokens"
+        elif not self._schema_answered:
+            self._schema_works = False
 
 
 def _recent(client: OpenAI) -> Sequence[Batch]:

@@ -12,6 +12,13 @@ class Unreadable(ValueError):
     """There is no text where the answer should have one."""
 
 
+def refused_field(message: str) -> str:
+    """The field that a 400 refuses: ``max_tokens``, ``response_format``, or empty where it names neither."""
+    if "max_completion_tokens" in message:
+        return "max_tokens"
+    return "response_format" if "schema" in message.lower() or "response_format" in message else ""
+
+
 def read_completion(completion: Any, tokens_in: int = 0) -> Answer:
     """The model's answer.
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from vectune.errors import EndpointError, UsageError
 from vectune.queries.answers import Answer
-from vectune.queries.completion import Unreadable, read_completion
+from vectune.queries.completion import Unreadable, read_completion, refused_field
 from vectune.queries.pricing import count_tokens
 from vectune.runs import Json
 
@@ -127,6 +127,7 @@ class ChatEndpoint:
         self._key = key
         self._client: AsyncOpenAI | None = None
         self.schema_works = True  # until the server refuses structured output
+        self.schema_answered = False
         self.tokens_field = "max_tokens"
         self.ever_answered = False
         self.sent = 0
@@ -159,7 +160,9 @@ class ChatEndpoint:
             await self._turn(prompt)
             try:
                 answer = await self._once(prompt, settings, schema if self.schema_works and not plain else None)
-                self.schema_works = self.schema_works and not plain
+                if plain and not self.schema_answered:  # else it was this request's chunk that did not fit
+                    self.schema_works = False
+                self.schema_answered = self.schema_answered or (self.schema_works and not plain)
                 return answer
             except _Busy as problem:
                 busy += 1
@@ -265,12 +268,13 @@ class ChatEndpoint:
 
     def _other_words(self, message: str, sent_schema: bool) -> _Reworded | None:
         """Learn from a 400 what this server does not take; None when there is nothing to learn."""
-        if "max_completion_tokens" in message:
+        refused = refused_field(message)
+        if refused == "max_tokens":
             self.tokens_field = "max_completion_tokens"
             return _Reworded(message)
         if not sent_schema or _TOO_LONG.search(message):
             return None
-        if "schema" in message.lower() or "response_format" in message:
+        if refused == "response_format" and not self.schema_answered:
             self.schema_works = False
         return _Reworded(message, plain=True)  # requests sent before the first one found out also come here
 
