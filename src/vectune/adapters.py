@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vectune.embedders.models import ARTIFACT_FILE
+from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.errors import FingerprintError, ModelError
 from vectune.runs import Json, hash_of, write_json, writing
 
@@ -436,12 +437,15 @@ def read_json(path: Path) -> Json:
     return found
 
 
-def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> Embedder:
+def open_artifact(
+    folder: str | Path, open_base: Callable[[str], Embedder], options: EmbedOptions = DEFAULTS
+) -> Embedder:
     """The embedder of an artifact folder of kind ``adapter``, ``query`` or ``bridge``.
 
     Args:
         folder: what ``tune`` wrote.
         open_base: opens a base by its name, with its cache.
+        options: how a query encoder in the folder itself runs: precision, device, tokens of a batch, trusted code.
 
     Raises:
         ModelError: the folder is damaged, edited, or of another kind.
@@ -458,7 +462,7 @@ def open_artifact(folder: str | Path, open_base: Callable[[str], Embedder]) -> E
         return replace(load_adapter(folder).over(base), source=str(folder.resolve()))
     if kind == "bridge":
         return _open_bridge(folder, marker, base, open_base)
-    return SplitEmbedder(_query_encoder(folder), base, folder.name, untuned=base, source=str(folder.resolve()))
+    return SplitEmbedder(_query_encoder(folder, options), base, folder.name, untuned=base, source=str(folder.resolve()))
 
 
 def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[[str], Embedder]) -> Embedder:
@@ -472,11 +476,12 @@ def _open_bridge(folder: Path, marker: Json, new: Embedder, open_base: Callable[
     return SplitEmbedder(queries, old, name=folder.name, untuned=untuned, source=str(folder.resolve()))
 
 
-def _query_encoder(folder: Path) -> Embedder:
+def _query_encoder(folder: Path, options: EmbedOptions) -> Embedder:
     """The folder's query route. Uncached by vectune.json's rule: it is the folder that would be opened again."""
     from vectune.embedders.local import LocalEmbedder
 
-    return LocalEmbedder(str(folder))
+    kept = ("precision", "device", "batch_tokens", "trust_remote_code")  # prompts and the like are in the folder
+    return LocalEmbedder(str(folder), replace(DEFAULTS, **{name: getattr(options, name) for name in kept}))
 
 
 # LlamaIndex's saved adapters

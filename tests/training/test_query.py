@@ -10,10 +10,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from vectune.adapters import Adapter, open_artifact
+from vectune.adapters import Adapter, SplitEmbedder, open_artifact
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.embedders.factory import open_embedder
 from vectune.embedders.models import INNER
+from vectune.embedders.options import EmbedOptions
 from vectune.errors import FingerprintError, ModelError
 from vectune.records import Chunk, Query
 from vectune.runs import write_json
@@ -60,6 +61,25 @@ def tuned(dataset: RetrievalDataset, tiny_bert: Path, tmp_path_factory: pytest.T
     result = tune_query_encoder(dataset, out, open_embedder(str(tiny_bert), cache=False), 0, QUICK)
     assert result.method == "query" and result.dev_after > result.dev_before
     return out
+
+
+def test_the_query_route_runs_as_it_is_asked_to(tuned: Path) -> None:
+    opened = open_embedder(tuned, EmbedOptions(precision="bf16"), cache=False)
+    assert isinstance(opened, SplitEmbedder) and opened.query.precision == "bf16"  # type: ignore[attr-defined]
+    plain = open_embedder(tuned, EmbedOptions(precision="fp32"), cache=False)
+    assert plain.query.precision == "fp32"  # type: ignore[attr-defined]
+
+
+def test_a_precision_that_is_asked_for_is_trained_in(
+    dataset: RetrievalDataset, tiny_bert: Path, tmp_path: Path
+) -> None:
+    embedder = open_embedder(str(tiny_bert), EmbedOptions(precision="fp32"), cache=False)
+    found = []
+    for precision in ("fp32", "bf16"):
+        options = replace(QUICK, precision=precision)
+        tune_query_encoder(dataset, tmp_path / precision, embedder, 0, options)
+        found.append(SentenceTransformer(str(tmp_path / precision)).encode_query(["open the battery"]))
+    assert np.abs(found[0] - found[1]).max() > 1e-6
 
 
 def test_the_folder_opens_in_sentence_transformers(tuned: Path, tiny_bert: Path) -> None:

@@ -159,7 +159,7 @@ def _open_artifact(folder: Path, options: Settings, cache: bool, progress: Progr
 
     if kind == "bridge" and not isinstance(marker.get("document_base"), str):
         raise ModelError(f"{folder / ARTIFACT_FILE}: document_base is missing: the file was edited.")
-    found = open_artifact(folder, open_base)
+    found = open_artifact(folder, open_base, settings_of(str(folder), options))
     if kind == "bridge" and marker.get("words"):
         from vectune.words import WordEmbedder, WordMap
 

@@ -125,7 +125,7 @@ def over_vectors(method: Method, options: TuneOptions) -> Callable[..., TuneResu
     from vectune.training.blend import tune_blend
     from vectune.training.query import QueryOptions, tune_keeping_index, tune_query_encoder
 
-    own = QueryOptions()
+    own = QueryOptions(precision=options.precision)
     if options.max_minutes is not None:
         own = replace(own, seconds=min(own.seconds, 60 * options.max_minutes))
     found: dict[Method, Callable[..., TuneResult]] = {
