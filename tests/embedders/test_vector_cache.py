@@ -351,6 +351,17 @@ def test_each_text_is_embedded_once_whatever_the_run() -> None:
     assert not second.asked
 
 
+def test_vectors_of_any_length_are_kept_at_unit_norm() -> None:
+    class Long(Counting):
+        def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+            return 3 * super().embed_documents(texts)
+
+    first, second = Long(), Long()
+    np.testing.assert_allclose(CachedEmbedder(first).embed_documents(texts(5)), vectors_of(texts(5)), atol=1e-6)
+    CachedEmbedder(second).embed_documents(texts(5))
+    assert not second.asked
+
+
 def test_what_was_computed_before_a_failure_is_kept() -> None:
     failing, next_run = Counting(fails_at="text 7"), Counting()
     with pytest.raises(RuntimeError, match="out of luck"):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectune.embedders.cache import VectorCache
+from vectune.embedders.vectors import at_unit_norm
 from vectune.errors import ModelError
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
@@ -97,7 +98,7 @@ class CachedEmbedder:
                         "Another model answers to this name now; vectors of two models must not be mixed. "
                         f"To forget the old ones: vectune cache prune {self.cache.folder.name[:12]}",
                     )
-                batch = [new[index] for index in indices]
+                batch, vectors = [new[index] for index in indices], at_unit_norm(vectors)  # others are not kept
                 for text, vector in zip(batch, vectors, strict=True):
                     out[places[text]] = vector
                 pending.add(batch, vectors)

@@ -28,7 +28,15 @@ def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
             f"{name}: gives {kind} for {bad.size} of {len(texts)} texts, first {row + 1}: {texts[row][:60]!r}.",
             "An empty text may have no vector. If it is not empty, the model's weights are broken.",
         )
-    if np.abs(norms - 1).max(initial=0) > 1e-6:
+    return at_unit_norm(vectors)
+
+
+def at_unit_norm(vectors: Vectors) -> Vectors:
+    """The rows at unit norm; a row that has none (zero, NaN) stays as it is, for whoever reads it to refuse."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    other = np.isfinite(norms) & (norms >= 1e-12) & (np.abs(norms - 1) > 1e-6)
+    if other.any():
+        norms[~other] = 1
         vectors = vectors / norms[:, None]
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
