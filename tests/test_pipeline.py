@@ -18,7 +18,7 @@ import vectune
 from tiny_dataset import small_dataset
 from vectune.config import Config, override
 from vectune.errors import DatasetError, DocumentError, ModelError, OutputError, UsageError
-from vectune.pipeline import Step, go, proving, run, tell_other_inputs
+from vectune.pipeline import Step, check_inputs, check_unedited, go, proving, run, tell_other_inputs
 from vectune.progress import SILENT
 from vectune.runs import Json, RunFolder
 
@@ -237,6 +237,23 @@ def test_an_output_folder_with_something_else_is_left_alone(documents: Path, con
     with pytest.raises(OutputError):
         vectune.prepare([documents], out, config)
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_labels_that_a_person_put_there_are_not_replaced(tmp_path: Path) -> None:
+    small_dataset().write(tmp_path / "made")
+    check_unedited(tmp_path / "made")
+    train = tmp_path / "made" / "qrels" / "train.tsv"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(OutputError, match="somebody has edited"):
+        check_unedited(tmp_path / "made")
+
+
+def test_one_path_needs_no_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "one").mkdir()
+    given: list[str | Path | list[str | Path]] = [tmp_path / "one", str(tmp_path / "one"), "~/one", ["~/one"]]
+    for paths in given:
+        assert check_inputs(paths) == [tmp_path / "one"]
 
 
 def test_a_missing_path_leaves_nothing_behind(config: Config, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from tiny_dataset import small_dataset
 from vectune.errors import OutputError, StorageError
@@ -76,6 +77,9 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="the disk is full"), storage_errors(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    message = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(StorageError, match="the disk is full"), storage_errors(tmp_path):
+        raise SafetensorError(message)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

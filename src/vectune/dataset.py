@@ -108,7 +108,7 @@ class RetrievalDataset:
             _write_lines(beside / "queries.jsonl", (_query_line(query) for query in self.queries.values()))
             for split, qrels in self.qrels.items():
                 _write_qrels(beside / "qrels" / f"{split}.tsv", qrels)
-            write_json(beside / "dataset.json", {**self.info, "counts": self.counts()})
+            write_json(beside / "dataset.json", {**self.info, "counts": self.counts(), "labels": labels_hash(beside)})
             if folder.is_dir():
                 _copy_others(folder, beside)
 

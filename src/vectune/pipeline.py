@@ -78,7 +78,7 @@ class RunResult:
 
 
 def prepare(
-    paths: Paths, out: str | Path, config: Config = Config(), *, progress: Progress = SILENT
+    paths: str | Path | Paths, out: str | Path, config: Config = Config(), *, progress: Progress = SILENT
 ) -> RetrievalDataset:
     """Documents → a dataset folder with written queries, split by document.
 
@@ -94,14 +94,14 @@ def prepare(
     target = Path(out)
     check_output(target, marker="dataset.json")
     check_unedited(target)
-    check_inputs(paths, config.ignore_labels)
+    paths = check_inputs(paths, config.ignore_labels)
     with work_folder(target) as work:
         folder = RunFolder(work)
         go(folder, preparing(folder, paths, target, config.seeded(), progress), progress)
     return RetrievalDataset.read(target)
 
 
-def estimate(paths: Paths, config: Config, *, progress: Progress = SILENT) -> CostEstimate:
+def estimate(paths: str | Path | Paths, config: Config, *, progress: Progress = SILENT) -> CostEstimate:
     """What the LLM would be asked and what it would cost, before anything is sent.
 
     Args:
@@ -120,7 +120,7 @@ def estimate(paths: Paths, config: Config, *, progress: Progress = SILENT) -> Co
 
     if config.llm is None:
         raise UsageError("queries are written without an LLM: there is nothing to pay.", "Name one with --llm.")
-    check_inputs(paths, config.ignore_labels)
+    paths = check_inputs(paths, config.ignore_labels)
     with TemporaryDirectory() as folder:
         stages.write_chunks(paths, Path(folder) / "chunks", config, progress)
         drawn = stages.draw_chunks(read_corpus(Path(folder) / "chunks"), config.most_chunks, config.seed)
@@ -214,7 +214,7 @@ def curve(
 
 def evaluate(
     dataset: str | Path | RetrievalDataset,
-    models: Sequence[str | Embedder],
+    models: str | Embedder | Sequence[str | Embedder],
     split: str = "test",
     config: Config = Config(),
     *,
@@ -237,6 +237,7 @@ def evaluate(
 
     opened = opened_dataset(dataset)
     warnings = contamination(opened, config, progress)
+    models = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
     board = score(opened, models, split, config.seeded().evaluate, progress, config.models)
     return replace(board, notes=(*board.notes, *warnings))
 
@@ -271,7 +272,9 @@ def report(run_folder: str | Path) -> Path:
     return write_report(folder)
 
 
-def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: Progress | None = None) -> RunResult:
+def run(
+    paths: str | Path | Paths, out: str | Path, config: Config = Config(), *, progress: Progress | None = None
+) -> RunResult:
     """Everything: documents → dataset → tuned model → board → verdict → report, in one resumable run directory.
 
     Finished stages whose inputs are unchanged are skipped; the first unfinished one goes on where it stopped.
@@ -286,7 +289,7 @@ def run(paths: Paths, out: str | Path, config: Config = Config(), *, progress: P
     from vectune.training.methods import checked_method
 
     check_output(target, marker="run.json")
-    check_inputs(paths, config.ignore_labels)
+    paths = check_inputs(paths, config.ignore_labels)
     progress = progress or Progress(target / "events.jsonl", terminal=False)
     config = config.seeded()
     if checked_method(config.tune) not in ("adapter", "blend"):  # checked before anything is paid for
@@ -493,13 +496,14 @@ def go(
     return ran
 
 
-def check_inputs(paths: Paths, ignore_labels: bool = False) -> None:
-    """Refuse missing paths, and data with labels where documents are wanted, before anything is written.
+def check_inputs(paths: str | Path | Paths, ignore_labels: bool = False) -> list[Path]:
+    """The paths as a list, ``~`` expanded; missing ones and data with labels are refused before anything is written.
 
     Raises:
         DocumentError: a path does not exist, or holds queries and their chunks; names it.
     """
-    for path in map(Path, paths):
+    found = [Path(path).expanduser() for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    for path in found:
         if not path.exists():
             raise DocumentError(f"{path}: no such file or folder.", "Check the path; a relative one counts from here.")
         if not ignore_labels and holds_labels(path):
@@ -512,6 +516,7 @@ def check_inputs(paths: Paths, ignore_labels: bool = False) -> None:
                     else "To read it as text all the same: name the folder that holds it."
                 ),
             )
+    return found
 
 
 def check_general(general: str | None) -> None:
@@ -525,17 +530,18 @@ def check_general(general: str | None) -> None:
 
 
 def check_unedited(target: Path) -> None:
-    """Refuse to replace a dataset that a person has edited.
+    """Refuse to replace a dataset that a person has edited or brought along.
 
     Raises:
-        OutputError: its queries were reviewed.
+        OutputError: its queries were reviewed or imported, or they or their judgments are not as they were written.
     """
-    try:
-        edited = json.loads((target / "dataset.json").read_text(encoding="utf-8")).get("review")
-    except (OSError, ValueError):
-        return
-    if edited:
-        raise OutputError(f"{target} holds queries that somebody has edited (vectune queries --import).")
+    info = object_in(target / "dataset.json")
+    edited = "labels" in info and info["labels"] != labels_hash(target)
+    if edited or info.get("review") or info.get("imported"):
+        raise OutputError(
+            f"{target} holds queries or judgments that somebody has edited or imported.",
+            "Name another --out, or move the folder away.",
+        )
 
 
 def tell_other_inputs(run: Path, paths: Paths, progress: Progress) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from vectune.locks import LOCKS, try_to_hold
 
 Json = dict[str, Any]
 Decided = TypeVar("Decided")
+_NO_SPACE = re.compile(r"os error (?:28|122)\b|No space left")
 
 
 def cache_folder() -> Path:
@@ -46,6 +48,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         no_place = error.errno == errno.ENOENT and Path(str(error.filename)).parent == path.parent  # as in /proc
         if no_place or error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
             raise OutputError(f"{path}: cannot be created ({error.strerror}).") from error
+        raise
+    except Exception as error:  # safetensors has an error of its own, which is no OSError
+        if type(error).__name__ == "SafetensorError" and _NO_SPACE.search(str(error)):
+            raise StorageError(f"{path}: the disk is full.") from error
         raise
 
 

@@ -62,21 +62,19 @@ def evaluate(
     from vectune.config import override, read_config
     from vectune.formats import open_dataset
     from vectune.gates import check_gates, parse_gate
-    from vectune.pipeline import check_general
     from vectune.pipeline import evaluate as score
     from vectune.progress import Progress
 
     gates = [parse_gate(text) for text in gate or ()]
     compared = _compared(model, base, candidate, needed=verdict is not None or any(each.relative for each in gates))
     check_outputs(json, csv, markdown, verdict, curve)
-    judging = {"allowed_loss": allowed_loss, "worth": worth, "measure": judge_by, "level": level}
-    given = _judging(verdict, general, judging)
-    options = override(read_config(config), {**given, "allow_contamination": allow_contamination})
+    given = {"allowed_loss": allowed_loss, "worth": worth, "measure": judge_by, "level": level}
+    options = override(
+        read_config(config), {**_judging(verdict, general, given), "allow_contamination": allow_contamination}
+    )
     options = _measuring(options, [*(measure or ()), *(each.measure for each in gates)], k or ())
     opened = open_dataset(dataset)
-    check_general(None if general is None else str(general))
-    if curve is not None:
-        _check_curve(opened, options, compared[0])
+    _check_later(opened, options, general, None if curve is None else compared[0])
     board = score(opened, model, split, options, progress=Progress())
     _write(board, json, csv, markdown)
     show_board(board)
@@ -134,14 +132,17 @@ def _judge(
     print(judged.sentence)
 
 
-def _check_curve(dataset: RetrievalDataset, options: Config, model: str) -> None:
-    """Refuse a curve that cannot be made: all models are scored before it."""
+def _check_later(dataset: RetrievalDataset, options: Config, general: Path | None, model: str | None) -> None:
+    """Refuse a general set that cannot be scored and a model that cannot be tuned: both come after all the scoring."""
     from dataclasses import replace
 
     from vectune.errors import UsageError
-    from vectune.pipeline import check_curve
+    from vectune.pipeline import check_curve, check_general
     from vectune.rankers import RowName, parse_name
 
+    check_general(None if general is None else str(general))
+    if model is None:
+        return
     if parse_name(model) != RowName(model, model):
         raise UsageError(f"--curve tunes the base, and '{model}' is no model that could be.", "Name one with --base.")
     check_curve(dataset, replace(options, model=model))

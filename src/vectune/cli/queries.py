@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,15 +50,8 @@ def queries(
         return
     if dataset is None:
         raise UsageError("Name a dataset folder.", "vectune queries my-dataset/")
-    given = {
-        "split": split,
-        "sample": sample,
-        "format": format,
-        "export": export,
-        "import": edited,
-        "out": out,
-        "show": show,
-    }
+    given = {"split": split, "sample": sample, "format": format, "export": export, "import": edited, "out": out,
+             "show": show}  # fmt: skip
     _check_options({name for name, value in given.items() if value is not None})
     data = open_dataset(dataset, skip_malformed=skip_malformed)
     if skipped := data.info.get("skipped"):
@@ -73,7 +67,8 @@ def queries(
 
         _check_free(export)
         count = export_csv(data, export, split, sample)
-        print(f"{export}: {count:,} queries. Edit it, then: vectune queries {dataset} --import {export}")
+        again = shlex.join(["vectune", "queries", str(dataset), "--import", str(export)])
+        print(f"{export}: {count:,} queries. Edit it, then: {again}")
     else:
         _show(data, split, 10 if show is None else show)
 
