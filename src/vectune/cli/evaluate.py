@@ -69,12 +69,10 @@ def evaluate(
     compared = _compared(model, base, candidate, needed=verdict is not None or any(each.relative for each in gates))
     check_outputs(json, csv, markdown, verdict, curve)
     given = {"allowed_loss": allowed_loss, "worth": worth, "measure": judge_by, "level": level}
-    options = override(
-        read_config(config), {**_judging(verdict, general, given), "allow_contamination": allow_contamination}
-    )
+    judged = _judging(verdict, general, given) | {"allow_contamination": allow_contamination}
+    options = override(read_config(config), judged)
     options = _measuring(options, [*(measure or ()), *(each.measure for each in gates)], k or ())
-    opened = open_dataset(dataset)
-    _check_later(opened, options, general, None if curve is None else compared[0])
+    _check_later(opened := open_dataset(dataset), options, general, None if curve is None else compared[0])
     board = score(opened, model, split, options, progress=Progress())
     _write(board, json, csv, markdown)
     show_board(board)
