@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vectune.embedders.cached import CachedEmbedder
-from vectune.embedders.models import API, ARTIFACT_FILE, behind_api
+from vectune.embedders.models import API, ARTIFACT_FILE, MODEL_FILES, behind_api
 from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.embedders.settings import Settings, kept_settings, settings_of
 from vectune.errors import ModelError
@@ -18,7 +18,6 @@ from vectune.protocols import Embedder
 from vectune.runs import Json
 
 EmbedFunction: TypeAlias = Callable[[Sequence[str]], Any]
-MADE_OF = (ARTIFACT_FILE, "modules.json", "config.json", "adapter_config.json")  # one is in every model's folder
 Source: TypeAlias = "str | Path | Embedder | tuple[EmbedFunction, EmbedFunction]"
 
 
@@ -64,7 +63,7 @@ def tuned_seed(embedder: Embedder, seed: int) -> int:
 
     Cut by another one, dev would hold queries that the artifact was trained on.
     """
-    file = Path(name_to_open(embedder)).expanduser() / ARTIFACT_FILE
+    file = Path(name_to_open(embedder), ARTIFACT_FILE)
     options = _marker(file).get("options") if file.is_file() else None
     kept = options.get("seed") if isinstance(options, dict) else None
     return kept if isinstance(kept, int) else seed
@@ -89,7 +88,7 @@ def _moved_along(name: str, artifact: Path) -> str:
     here = artifact.resolve()
     ends = [folder.parts[start:] for start in range(int(folder.is_absolute()), len(folder.parts))]
     for place in (above.joinpath(*end) for end in ends for above in here.parents):
-        if place.resolve() != here and any((place / file).is_file() for file in MADE_OF):
+        if place.resolve() != here and any((place / file).is_file() for file in (ARTIFACT_FILE, *MODEL_FILES)):
             return str(place)
     raise ModelError(
         f"{artifact / ARTIFACT_FILE}: its base, {name}, is gone: there is no such model folder.",

@@ -19,6 +19,7 @@ from vectune.errors import ModelError
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_NAMES = (DEFAULT_MODEL, "all-MiniLM-L6-v2")
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MODEL_FILES = ("modules.json", "config.json", "adapter_config.json")  # one of them is in every model's folder
 ARTIFACT_FILE = "vectune.json"  # in every folder that tune wrote
 INNER = "vectors"  # the artifact inside an artifact, whose vectors words or a lexical tail are added to
 API = "openai:"  # how the name of a model behind an API begins
@@ -37,7 +38,7 @@ def model_path(name: str) -> str:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not any((folder / file).exists() for file in ("modules.json", "config.json", "adapter_config.json")):
+        if not any((folder / file).exists() for file in MODEL_FILES):
             if (folder / ARTIFACT_FILE).exists():
                 raise ModelError(
                     f"{name}: what vectune wrote there is more than a model, and its weights alone cannot be opened.",

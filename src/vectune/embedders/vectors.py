@@ -19,7 +19,7 @@ def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
     Raises:
         ModelError: a row is zero or not finite.
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    norms = _norms(vectors)
     bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
     if bad.size:
         row = int(bad[0])
@@ -28,16 +28,24 @@ def unit_rows(vectors: Vectors, texts: Sequence[str], name: str) -> Vectors:
             f"{name}: gives {kind} for {bad.size} of {len(texts)} texts, first {row + 1}: {texts[row][:60]!r}.",
             "An empty text may have no vector. If it is not empty, the model's weights are broken.",
         )
-    return at_unit_norm(vectors)
+    return _divided(vectors, norms)
 
 
 def at_unit_norm(vectors: Vectors) -> Vectors:
     """The rows at unit norm; a row that has none (zero, NaN) stays as it is, for whoever reads it to refuse."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return _divided(vectors, _norms(vectors))
+
+
+def _norms(vectors: Vectors) -> Vectors:
+    norms: Vectors = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return norms
+
+
+def _divided(vectors: Vectors, norms: Vectors) -> Vectors:
+    """The rows at unit norm where they have another one that is a norm."""
     other = np.isfinite(norms) & (norms >= 1e-12) & (np.abs(norms - 1) > 1e-6)
     if other.any():
-        norms[~other] = 1
-        vectors = vectors / norms[:, None]
+        vectors = np.divide(vectors, norms[:, None], out=vectors.copy(), where=other[:, None])
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 

@@ -48,10 +48,10 @@ class BatchAsker:
     usage: Usage
     failed: list[tuple[Ask, str]] = field(default_factory=list)
     stopped: str = ""
-    _reasons: dict[str, str] = field(default_factory=dict)
-    _tokens_field: str = "max_tokens"
-    _schema_works: bool = True
-    _schema_answered: bool = False
+    _reasons: dict[str, str] = field(default_factory=dict, init=False)
+    _tokens_field: str = field(default="max_tokens", init=False)
+    _schema_works: bool = field(default=True, init=False)
+    _schema_answered: bool = field(default=False, init=False)
 
     def ask(self, asks: Sequence[Ask]) -> Iterator[Done]:
         """Answers as batches end.
@@ -61,7 +61,7 @@ class BatchAsker:
         """
         from openai import APIError, OpenAI
 
-        self._reasons: dict[str, str] = {}
+        self._reasons = {}
         pending = {ask.key: ask for ask in asks}
         with OpenAI(api_key=self.key, base_url=self.address, max_retries=5) as client:
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vectune.report.material import Material
 from vectune.report.render import gain_text, measure_text
 from vectune.report.scores import Scores
@@ -31,8 +33,8 @@ def statement(material: Material, scores: Scores | None) -> Json:
 
 def _own_name(text: str, scores: Scores | None) -> str:
     """The sentence with the run's artifact called by what it is instead of its path."""
-    if scores is None or scores.artifact is None or "/" not in scores.artifact:  # a bare "model" is any word
-        return text
+    if scores is None or scores.artifact is None or Path(scores.artifact).name == scores.artifact:
+        return text  # without a path, "model" may be any word of it
     hybrid = text.replace(f"hybrid:{scores.artifact}", "the hybrid of BM25 and the tuned model")
     return hybrid.replace(scores.artifact, "the tuned model")
 

@@ -20,7 +20,8 @@ from vectune.runs import decided_once
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from vectune.training.options import Precision, TuneOptions
+    from vectune.embedders.options import Precision
+    from vectune.training.options import TuneOptions
 
 ATTRIBUTES = ("attention_dropout", "dropout_prob", "dropout")  # where attention modules keep a probability of their own
 

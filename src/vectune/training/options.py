@@ -10,17 +10,17 @@ from math import inf
 from typing import Any, Literal, get_args
 
 from vectune.embedders.models import DEFAULT_MODEL
+from vectune.embedders.options import PRECISIONS, Precision
 from vectune.errors import UsageError, check_bounds
 
 Method = Literal["full", "lora", "auto", "adapter", "query", "blend"]
-Precision = Literal["auto", "fp32", "bf16"]
 BOUNDS = {
     "seed": (0, inf), "batch": (2, inf), "negatives": (0, inf), "negative_margin": (0, inf), "refresh": (0, inf),
     "remember": (0, inf), "anchor": (0, inf), "teacher_weight": (0, 1), "dropout": (0, 0.99), "weight_decay": (0, inf),
     "warmup": (0, 1), "memory_gib": (0, inf), "dev_chunks": (1, inf), "checks": (1, inf), "patience": (0, inf),
     "checkpoint_seconds": (0, inf), "lora_rank": (1, inf), "lora_alpha": (1, inf),
 }  # fmt: skip
-CHOICES = {"method": get_args(Method), "precision": get_args(Precision)}
+CHOICES = {"method": get_args(Method), "precision": PRECISIONS}
 ABOVE_NOTHING = ("epochs", "rate", "temperature", "max_minutes")
 INDECISIVE = ("memory_gib", "checkpoint_seconds", "track")
 
