@@ -36,6 +36,18 @@ FORMS = {
     "json of one line each, cut off": '{"q": "How do I drain the pump of a WM-7?"}\n{"q": "wm-7 drain filter"}\n{"te',
     "many lists": 'One:\n["How do I drain the pump of a WM-7?"]\nTwo:\n["wm-7 drain filter"]',
     "behind a table": "| # | style |\n|---|---|\n\n1. How do I drain the pump of a WM-7?\n2. wm-7 drain filter",
+    "a table": "| # | Style | Query |\n|---|:---|---|\n| 1 | question | How do I drain the pump of a WM-7? |\n"
+    "| 2 | keywords | wm-7 drain filter |",
+    "json, then json of the chunk": '{"queries": ["How do I drain the pump of a WM-7?", "wm-7 drain filter"]}\n'
+    'Taken from {"title": "WM-7", "items": ["how to fill it", "how to clean it"]} and ["page 3", "page 4"].',
+    "json of the chunk, then json": 'From {"items": ["how to fill it"]}:\n'
+    '{"queries": ["How do I drain the pump of a WM-7?", "wm-7 drain filter"]}',
+    "json of one line each, commas too many": '{"q": "How do I drain the pump of a WM-7?",}\n'
+    '{"q": "wm-7 drain filter",}',
+    "commas too many": '{"queries": [{"text": "How do I drain the pump of a WM-7?",},\n'
+    '{"text": "wm-7 drain filter",},],}',
+    "wide brackets": "（1）How do I drain the pump of a WM-7?\n（2）wm-7 drain filter",
+    "Chinese labels": "以下是问题：\n问题1：How do I drain the pump of a WM-7?\n问题2：wm-7 drain filter",
     "Chinese numbers": "1、How do I drain the pump of a WM-7?\n2、wm-7 drain filter",
     "wide numbers": "1．How do I drain the pump of a WM-7?\n2．wm-7 drain filter",
     "blanks in front": " " * 8_000 + "How do I drain the pump of a WM-7?\n" + " " * 8_000 + "wm-7 drain filter",
@@ -54,7 +66,7 @@ def test_forms(form: str) -> None:
     [
         "", " \n", "I am sorry.", "I'm sorry, but I cannot do that.", "Here are two questions:", "<think>1. never ends",
         '{"queries": []}', '{"queries": [{"text": "', "```json\n```", "{}", "[[[[", "---", "null",
-        "| # | query |\n|---|---|\n| 1 | What is a wheel? |",
+        "| # | fact |\n|---|---|\n| 1 | A wheel is round. |",
     ],
 )  # fmt: skip
 def test_no_query(answer: str) -> None:
@@ -70,6 +82,22 @@ def test_styles_are_read() -> None:
         "claim",
         "keywords",
     ]
+
+
+def test_chinese_needs_no_blank_after_a_number() -> None:
+    found = parse_queries("这是两个问题：\n1.如何排空水泵？\n2）2.5寸硬盘怎么装？")
+    assert [query.text for query in found] == ["如何排空水泵？", "2.5寸硬盘怎么装？"]
+    assert [query.text for query in parse_queries("这是两个问题：\n如何排空？\n如何装？")] == ["如何排空？", "如何装？"]
+
+
+def test_styles_of_a_table_are_read() -> None:
+    answer = "| Search query | Style |\n|---|---|\n| **a b?** | Question |\n| c d | keywords |\n| e | f | g |"
+    assert [(query.text, query.style) for query in parse_queries(answer)] == [("a b?", "question"), ("c d", "keywords")]
+
+
+def test_a_comma_in_a_string_stays() -> None:
+    found = parse_queries('["what does [a,] mean?", "b c",]')
+    assert [query.text for query in found] == ["what does [a,] mean?", "b c"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from vectune.characters import whole
 
 _LONGEST_REPAIR = 50_000  # characters of cut-off JSON that are looked at
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}"]', re.DOTALL)
+_COMMA_TOO_MANY = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)  # group 1: strings, which stay
 _JSON_START = re.compile(r"[\[{](?=\s*[\"'\[\]{}])")
 _DEEPEST = 20  # nested brackets; an answer has three or four
 _MOST_STARTS = 20  # brackets tried in vain as the start of JSON; more of them is a text full of brackets
@@ -28,10 +29,13 @@ _THINKING = re.compile(r"<(think|thinking|reasoning|thought)>.*?</\1>", re.DOTAL
 _OPEN_THINKING = re.compile(r"<(think|thinking|reasoning|thought)>", re.IGNORECASE)
 _CLOSE_THINKING = re.compile(r"</(think|thinking|reasoning|thought)>", re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without a blank after a number
+_NUMBER = rf"[(（]?(\d{{1,2}})(?:\s*[.):\]](?:\*\*|__)?(?:\s+|(?=[{_CJK}]))|）\s*|[、．](?!\d))"
 _MARKER = re.compile(
     r"^\s*(?:#{1,6}\s+)?(?:\*\*|__)?\s*"
-    r"(?:\(?\d{1,2}\s*[.):\]](?:\*\*|__)?\s+|\d{1,2}[、．](?!\d)|\d{1,2}\s+[-–]\s+|[-*+•–‣◦]\s+"
-    r"|Q\d{0,2}\s*[:.)]\s*|(?:query|question)\s*#?\d{0,2}\s*(?:[:.)]|\s-\s)\s*)(?:\*\*|__)?\s*",
+    rf"(?:{_NUMBER}|\d{{1,2}}\s+[-–]\s+|[-*+•–‣◦]\s+"
+    r"|Q\d{0,2}\s*[:：.)]\s*|(?:query|question)\s*#?\d{0,2}\s*(?:[:：.)]|\s-\s)\s*"
+    r"|(?:问题|問題|查询|查詢|質問|질문)\s*\d{0,2}\s*[:：.、]\s*)(?:\*\*|__)?\s*",
     re.IGNORECASE,
 )
 _ANSWER = re.compile(r"^\s*(?:\*\*)?(?:A\d{0,2}|answer\s*\d{0,2})\s*:", re.IGNORECASE)
@@ -46,6 +50,7 @@ _CHATTER = re.compile(
     r"|i am sorry|i'm sorry|i cannot (?:write|generate|help)|as an ai|hier sind|voici|aquí (?:hay|tienes|están)|ecco)",
     re.IGNORECASE,
 )
+_NAMES_QUERIES = re.compile(r"^(?:[\w ]+ )?(?:quer(?:y|ies)|questions?)(?: text)?$|^text$")  # a column's header
 _QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "`": "`", "‘": "’", "「": "」"}
 
 
@@ -90,7 +95,7 @@ def clean(text: str, position: int = 0) -> str:
     previous = None
     while line != previous:
         previous = line
-        number = re.match(r"\(?(\d{1,2})(?:\s*[.):\]]\s|[、．])", line)
+        number = re.match(_NUMBER, line)
         if number is None or int(number.group(1)) == position:
             line = _MARKER.sub("", line, count=1)
         line = _LABEL.sub("", line, count=1).strip()
@@ -130,15 +135,24 @@ def _inside_fence(text: str) -> str:
 
 def _from_json(text: str) -> list[ParsedQuery] | None:
     """Queries of all JSON values that hold some (there may be one a line); None when the text holds no such value."""
-    found: list[ParsedQuery] = []
+    found: dict[str, list[ParsedQuery]] = {}
     at = misses = 0
     while misses < _MOST_STARTS and (start := _JSON_START.search(text, at)) is not None:
         value, end = _decoded(text, start.start())
         here = list(_walk(value))
-        found += here
+        if here:
+            found.setdefault(_shape(value), []).extend(here)
         misses += not here
         at = end if here else start.end()
-    return found or _from_python(text)
+    return found.get("queries") or next(iter(found.values()), None) or _from_python(text)
+
+
+def _shape(value: Any) -> str:
+    """Which values of an answer belong together: what it quotes from the chunk has another shape than its queries."""
+    if isinstance(value, list):
+        return "list"
+    keys = {str(key).casefold() for key in value}
+    return "queries" if keys & {"queries", "questions"} else next((key for key in _TEXT_KEYS if key in keys), "others")
 
 
 def _from_python(text: str) -> list[ParsedQuery] | None:
@@ -153,11 +167,15 @@ def _from_python(text: str) -> list[ParsedQuery] | None:
 
 
 def _decoded(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that starts there and where it ends; of a cut-off one, what is complete, and all is read."""
+    """The JSON value that starts there and where it ends; commas too many are left out, one cut off gives its whole."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, start)
     except (ValueError, RecursionError):
-        return _repaired(text[start : start + _LONGEST_REPAIR]), len(text)
+        rest = text[start : start + _LONGEST_REPAIR]
+        length = next((end for end, closing in _value_ends(rest) if not closing), 0)
+        if not length:
+            return _repaired(rest), len(text)
+        return _repaired(_COMMA_TOO_MANY.sub(r"\1", rest[:length])), start + length
 
 
 def _repaired(text: str) -> Any:
@@ -234,19 +252,36 @@ def _walk_values(named: dict[str, Any]) -> Iterator[ParsedQuery]:
 
 def _from_lines(text: str, truncated: bool) -> Iterator[ParsedQuery]:
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]  # marks are slow on many blanks
-    if truncated and lines and not text.endswith("\n") and not lines[-1].rstrip().endswith(("?", ".", "!", '"')):
+    if truncated and lines and not text.endswith("\n") and not lines[-1].endswith(tuple('?.!"？。！')):
         lines.pop()
-    lines = [line for line in lines if not line.startswith("|")]  # a row of a table is no query
+    rows = [line for line in lines if line.startswith("|")]
+    if table := list(_from_table(rows)):
+        yield from table
+        return
+    lines = [line for line in lines if not line.startswith("|")]
     marked = [line for line in lines if _MARKER.match(line) or _LABEL.match(line)]
     if marked:
         lines = marked
     elif len(lines) > 1:  # no markers: a preamble ends with a colon
-        lines = [line for line in lines if not line.rstrip().rstrip("*_").endswith(":")]
+        lines = [line for line in lines if not line.rstrip("*_").endswith((":", "："))]
     for line in lines:
         if _looks_like_json(line) or _ANSWER.match(line):
             continue
         label = _LABEL.match(_MARKER.sub("", line, count=1)) or _LABEL.match(line)
         yield ParsedQuery(_MARKER.sub("", line, count=1), _style_name(label.group(1)) if label else "")
+
+
+def _from_table(rows: list[str]) -> Iterator[ParsedQuery]:
+    """The column of a Markdown table that its header calls queries, questions or texts; nothing where none is."""
+    cells = [[cell.strip(" *_`") for cell in row.strip("|").split("|")] for row in rows]
+    header = [cell.casefold() for cell in cells[0]] if cells else []
+    column = next((at for at, name in enumerate(header) if _NAMES_QUERIES.search(name)), None)
+    if column is None:
+        return
+    style = next((at for at, name in enumerate(header) if name in ("style", "type")), len(header))
+    for row in cells[1:]:
+        if len(row) == len(header):  # not a row whose text holds a bar itself
+            yield ParsedQuery(row[column], _style_name(row[style]) if row[style:] and row[style] else "")
 
 
 def _looks_like_json(line: str) -> bool:
