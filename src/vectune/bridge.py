@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from vectune.adapters import Adapter, Kind, StoredAdapter, composed, save_adapte
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.factory import name_to_open
 from vectune.embedders.models import ARTIFACT_FILE
-from vectune.errors import UsageError
+from vectune.errors import UsageError, check_bounds
 from vectune.progress import SILENT, Progress
 from vectune.runs import Json, check_output, write_json, writing
 from vectune.training.adapter import FEW, Candidates, Climbed, LadderOptions, Starts, average, climb, fit_all, leads
@@ -61,6 +62,9 @@ class BridgeOptions:
     most: int = 20_000
     pieces: int = 2_000
     old_vectors: int = 20_000
+
+    def __post_init__(self) -> None:
+        check_bounds("bridge", self, {"sample": (0, 1), "most": (1, inf), "pieces": (0, inf), "old_vectors": (1, inf)})
 
 
 DEFAULTS = BridgeOptions()

@@ -12,11 +12,12 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vectune.embedders.models import DEFAULT_MODEL, behind_api
-from vectune.errors import UsageError
+from vectune.errors import UsageError, check_bounds
 from vectune.headings import heading_paths
 from vectune.pages import continues, full_width
 from vectune.records import Chunk, Document
@@ -48,6 +49,9 @@ class ChunkOptions:
     tokens: int | None = None
     overlap: int = 0
     context: Literal["none", "title", "path"] = "title"
+
+    def __post_init__(self) -> None:
+        check_bounds("chunks", self, {"tokens": (1, inf), "overlap": (0, inf)})
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 
 from vectune.bands import KeyIndex, RecordFile
 from vectune.characters import words_in
+from vectune.errors import check_bounds
 from vectune.records import Chunk, Document
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class DuplicateOptions:
 
     documents: float = 0.9
     chunks: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_bounds("duplicates", self, {}, ("documents", "chunks"))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections import Counter
 import pytest
 
 from datasets_made import make_dataset
-from vectune.config import config_from
-from vectune.errors import UsageError
 from vectune.protocols import QueryWriter
 from vectune.queries.extractive import ExtractiveOptions, ExtractiveWriter
 from vectune.records import Chunk, WrittenQuery
@@ -124,9 +122,3 @@ def test_other_languages() -> None:
     assert found and "question" not in {query.query.style for query in found}
     japanese = Chunk("東京都庁は新宿にあります。展望室からは富士山が見えます。")
     assert write([japanese], language=None, per_chunk=3)
-
-
-@pytest.mark.parametrize("name", ["per_chunk", "title"])
-def test_options_without_sense_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=rf"a file: queries.{name}: -1: expected at least"):
-        config_from({"queries": {name: -1}}, "a file")

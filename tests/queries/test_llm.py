@@ -399,6 +399,15 @@ def test_server_that_refuses_structured_output_without_naming_it(server: OpenAIS
     assert server.count() == 9
 
 
+def test_an_option_that_the_model_does_not_take_ends_the_run_and_is_named(server: OpenAIServer) -> None:
+    words = "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) is supported."
+    server.refuses = lambda body: (400, words) if "temperature" in body else None
+    with pytest.raises(EndpointError, match=r"does not take temperature = 0.2: Unsupported") as raised:
+        list(writer(server, concurrency=1, temperature=0.2).write(chunks(8)))
+    assert "Leave llm_queries.temperature out" in raised.value.hint
+    assert server.count() == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, TypeAlias
+
+from vectune.errors import check_bounds
 
 FieldValue: TypeAlias = str | int | float | bool  # of a field in a request's body
 Precision = Literal["auto", "fp32", "bf16"]
@@ -62,6 +65,10 @@ class EmbedOptions:
     timeout: float = 60.0
     encoding: Literal["base64", "float"] = "base64"
     cache_gib: float = 20.0
+
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("concurrency", "batch_texts", "request_tokens", "batch_tokens"), (1, inf))
+        check_bounds("models", self, {**counts, "max_retries": (0, inf), "cache_gib": (0, inf)}, ("timeout",))
 
 
 DEFAULTS = EmbedOptions()

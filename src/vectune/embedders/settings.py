@@ -139,3 +139,5 @@ def options_from(values: object, origin: str) -> EmbedOptions:
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelError(f"{origin}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    except UsageError as error:  # a number that makes no sense
+        raise ModelError(f"{origin}: {error}") from None

@@ -214,7 +214,7 @@ class ChatEndpoint:
         except openai.APIConnectionError as error:
             raise _disconnection(error.__cause__ or error) from None
         except openai.APIStatusError as error:
-            raise self._refusal(error, schema is not None) from None
+            raise self._refusal(error, settings, schema is not None) from None
         except (ValueError, openai.APIError) as error:  # a body that is not the JSON it should be
             raise _Failed(f"unreadable answer: {error}", lost=True) from None
         finally:
@@ -247,7 +247,7 @@ class ChatEndpoint:
         self.ever_answered = True
         return answer
 
-    def _refusal(self, error: Any, sent_schema: bool) -> Exception:
+    def _refusal(self, error: Any, settings: Mapping[str, Any], sent_schema: bool) -> Exception:
         """What an error status means."""
         status, message = error.status_code, error_message(error)
         if status == 403 and (self.ever_answered or _MODERATED.search(message)):
@@ -264,7 +264,20 @@ class ChatEndpoint:
             wait = retry_after_seconds(error.response.headers)
             # A gateway has stopped waiting, the model behind it has not.
             return kind(f"{status}: {message}", retry_after=wait, lost=status in (504, 524))
-        return self._other_words(message, sent_schema) or Refused(f"{status}: {message}")
+        return (
+            self._option_refused(message, settings)
+            or self._other_words(message, sent_schema)
+            or Refused(f"{status}: {message}")
+        )
+
+    def _option_refused(self, message: str, settings: Mapping[str, Any]) -> EndpointError | None:
+        """The end, where a refusal names what was asked for with each request; None where it is about something else."""
+        if self.ever_answered or refused_field(message) or _TOO_LONG.search(message):
+            return None
+        for name in (name for name in settings if re.search(rf"\b{name}\b", message)):
+            said = f"{self.address} does not take {name} = {settings[name]}: {message}"
+            return EndpointError(said, f"Leave llm_queries.{name} out, or give what '{self.model}' takes.")
+        return None
 
     def _other_words(self, message: str, sent_schema: bool) -> _Reworded | None:
         """Learn from a 400 what this server does not take; None when there is nothing to learn."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from vectune.characters import words_in
+from vectune.errors import check_bounds
 from vectune.progress import SILENT, Progress
 from vectune.protocols import Embedder
 from vectune.queries import language
@@ -47,6 +49,9 @@ class FilterOptions:
     language: str = "document"
     consistency: bool = True
     first: int = 20
+
+    def __post_init__(self) -> None:
+        check_bounds("filters", self, {"further": (0, inf), "first": (1, inf)}, ("copied",))
 
 
 @dataclass(frozen=True)

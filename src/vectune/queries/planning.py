@@ -7,14 +7,14 @@ corpus changes only the requests of what is new.
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
-from vectune.errors import InputError, UsageError
+from vectune.errors import InputError, UsageError, check_bounds
 from vectune.queries import language
 from vectune.queries.prompts import Prompt, load_prompt
 from vectune.records import Chunk
@@ -87,6 +87,12 @@ class LLMOptions:
     batch_poll: float = 60.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("queries", "concurrency", "attempts", "most_characters", "max_tokens"), (1, inf))
+        others = dict.fromkeys(("budget", "examples_shown", "temperature", "least_words"), (0, inf))
+        above = ("timeout", "batch_poll", "requests_per_minute", "tokens_per_minute")
+        check_bounds("llm_queries", self, {**counts, **others, "two_chunks": (0, 1)}, above)
+
     def answer_settings(self) -> dict[str, float | int]:
         """What is sent beside the message and changes the answer."""
         given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -120,12 +126,11 @@ class Planner:
             that is called ``default``); else empty, and a request is the same wherever it is sent.
 
     Raises:
-        UsageError: an unknown style or difficulty, or numbers that make no sense.
+        UsageError: an unknown style or difficulty.
         InputError: a prompt or example file that cannot be used.
     """
 
     def __init__(self, model: str, options: LLMOptions, server: str = "") -> None:
-        _check(options)
         self.model, self.options, self.server = model, options, server
         self._one = load_prompt(options.prompt)
         self._two = load_prompt(options.prompt_two)
@@ -256,21 +261,6 @@ def read_examples(path: str) -> tuple[str, ...]:
     return found
 
 
-def _check(options: LLMOptions) -> None:
-    """Refuse numbers that make no sense."""
-    for name in ("queries", "concurrency", "attempts", "most_characters", "max_tokens"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise UsageError(f"{name} is {value}; it must be at least 1.")
-    for name in ("timeout", "batch_poll", "requests_per_minute", "tokens_per_minute"):
-        if (value := getattr(options, name)) is not None and value <= 0:
-            raise UsageError(f"{name} is {value:g}; it must be above 0.")
-    for name in ("budget", "examples_shown", "temperature"):
-        if (value := getattr(options, name)) is not None and value < 0:
-            raise UsageError(f"{name} is {value:g}; it must not be negative.")
-    if not 0 <= options.two_chunks <= 1:
-        raise UsageError(f"two_chunks is {options.two_chunks:g}; it is a share, from 0 to 1.")
-
-
 def _style_weights(styles: Sequence[str], prompt: Prompt) -> dict[str, float]:
     weights = {}
     for entry in styles:
@@ -279,7 +269,7 @@ def _style_weights(styles: Sequence[str], prompt: Prompt) -> dict[str, float]:
             weights[name.strip()] = float(weight or 1)
         except ValueError:
             raise UsageError(f"The weight in the style '{entry}' is not a number; write it as question:4.") from None
-        if not 0 <= weights[name.strip()] < math.inf:
+        if not 0 <= weights[name.strip()] < inf:
             raise UsageError(f"The weight in the style '{entry}' must not be negative, nor without end.")
         if name.strip() not in prompt.styles:
             raise UsageError(

@@ -1,0 +1,47 @@
+"""Numbers that make no sense are refused where a configuration is read, before anything is made or paid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vectune.bridge import BridgeOptions
+from vectune.config import config_from
+from vectune.embedders.options import EmbedOptions
+from vectune.embedders.settings import options_from
+from vectune.errors import ModelError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "words"),
+    [
+        ("chunks", {"tokens": 0}, "chunks.tokens: 0: expected at least 1"),
+        ("chunks", {"overlap": -1}, "chunks.overlap: -1: expected at least 0"),
+        ("duplicates", {"documents": 0.0}, "duplicates.documents: 0: expected more than 0"),
+        ("filters", {"copied": -0.5}, "filters.copied: -0.5: expected more than 0"),
+        ("filters", {"first": 0}, "filters.first: 0: expected at least 1"),
+        ("queries", {"per_chunk": -1}, "queries.per_chunk: -1: expected at least"),
+        ("queries", {"title": -1}, "queries.title: -1: expected at least"),
+        ("llm_queries", {"queries": 0}, "llm_queries.queries: 0: expected at least 1"),
+        ("llm_queries", {"two_chunks": 2.0}, "llm_queries.two_chunks: 2: expected from 0 to 1"),
+        ("llm_queries", {"budget": -1.0}, "llm_queries.budget: -1: expected at least 0"),
+        ("llm_queries", {"timeout": 0.0}, "llm_queries.timeout: 0: expected more than 0"),
+        ("models", {"openai:m": {"concurrency": 0}}, "models.concurrency: 0: expected at least 1"),
+        ("models", {"openai:m": {"timeout": -1.0}}, "models.timeout: -1: expected more than 0"),
+    ],
+)
+def test_numbers_without_sense_are_refused(table: str, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=rf"^a file: {words}"):
+        config_from({table: values}, "a file")
+
+
+def test_those_kept_beside_an_artifact_are_too() -> None:
+    with pytest.raises(ModelError, match=r"^kept: models.batch_texts: 0: expected at least 1"):
+        options_from({"batch_texts": 0}, "kept")
+
+
+def test_and_those_of_python() -> None:
+    with pytest.raises(UsageError, match=r"bridge.sample: 2: expected from 0 to 1"):
+        BridgeOptions(sample=2)
+    assert EmbedOptions(batch_tokens=None).batch_tokens is None
