@@ -110,13 +110,21 @@ def test_what_is_served_reads_the_language_of_the_board(run: Path) -> None:
 
 def test_what_dev_said() -> None:
     row = evaluate(dataset(), ["bm25"], options=QUICK).rows[0]
-    assert fusion_note(row) == ""
+    assert fusion_note(row.details) == ""
     curve = {"0": 0.4, "0.5": 0.6, "1": 0.5}
-    both = fusion_note(replace(row, details={"weight": 0.5, "curve": curve}))
-    assert "weight 0.5 is best: nDCG@10 .600; model .400, BM25 .500" in both
-    assert "BM25 alone is best" in fusion_note(replace(row, details={"weight": 1.0, "curve": {"0": 0.4, "1": 0.5}}))
-    told = fusion_note(replace(row, details={"weight": 0.5, "curve": curve, "before_tuning": True}))
-    assert "; model before tuning " in told  # dev's queries were fitted to: their figure is the base's
+    both = fusion_note({"weight": 0.5, "curve": curve})
+    assert "weight 0.5 is best: nDCG@10 .600; the model .400, BM25 .500." in both
+    assert "BM25 alone is best" in fusion_note({"weight": 1.0, "curve": {"0": 0.4, "1": 0.5}})
+    told = fusion_note({"weight": 0.5, "curve": curve, "before_tuning": True})
+    assert "; the model before tuning " in told  # dev's queries were fitted to: their figure is the base's
+
+
+def test_what_ties_is_not_called_best() -> None:
+    tied = fusion_note({"weight": 0.5, "curve": {"0": 0.95, "0.5": 1.0, "1": 1.0}})
+    assert tied == "On dev the hybrid with BM25's weight 0.5 is as good as BM25 alone: nDCG@10 1.000; the model .950."
+    both = fusion_note({"weight": 0.5, "curve": {"0": 1.0, "0.5": 1.0, "1": 1.0}})
+    assert both.endswith("is as good as the model or BM25 alone: nDCG@10 1.000.")
+    assert "as good as BM25" in fusion_note({"weight": 0.0, "curve": {"0": 0.5, "0.5": 0.4, "1": 0.5}})
 
 
 def test_search_on_the_command_line(run: Path) -> None:

@@ -417,7 +417,7 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         row = Board.read(board).row(served)
         opened = RetrievalDataset.read(dataset)
         save_retriever(run / "retriever", opened, row, progress=progress, settings=config.models)
-        return {"chosen": UNLABELLED_NOTE if unlabelled else fusion_note(row)}
+        return {"chosen": UNLABELLED_NOTE if unlabelled else fusion_note(row.details)}
 
     def write_curve() -> Json:
         options = replace(config.tune, method=method)

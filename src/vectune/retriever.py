@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vectune.board import Row, figure
 from vectune.dataset import RetrievalDataset, corpus_hash
@@ -218,19 +218,28 @@ def save_retriever(
     return Retriever(target, facts, dataset, settings)
 
 
-def fusion_note(row: Row) -> str:
-    """What dev said about a hybrid row, in a sentence; empty for other rows and where nothing was chosen."""
-    curve = {float(weight): value for weight, value in (row.details.get("curve") or {}).items()}
+def fusion_note(details: Mapping[str, Any]) -> str:
+    """What dev said about a weight of BM25, in a sentence; empty where nothing was chosen.
+
+    Args:
+        details: of a hybrid row, or the content of a ``retriever.json``.
+    """
+    curve = {float(weight): float(value) for weight, value in (details.get("curve") or {}).items()}
     if not curve:
         return ""
-    weight = float(row.details["weight"])
-    named = "the model before tuning" if row.details.get("before_tuning") else "the model"
-    model, bm25, best = figure(curve[0.0]), figure(curve[1.0]), figure(curve[weight])
+    weight = float(details["weight"])
+    named = "the model before tuning" if details.get("before_tuning") else "the model"
+    alone = {named: figure(curve[0.0]), "BM25": figure(curve[1.0])}
     if weight in (0.0, 1.0):
-        alone, beside, other = (named, "BM25", bm25) if weight == 0 else ("BM25", named, model)
-        return f"On dev {alone} alone is best (nDCG@10 {best}; {beside} {other})."
-    of = named.removeprefix("the ")
-    return f"On dev the hybrid with BM25's weight {weight:g} is best: nDCG@10 {best}; {of} {model}, BM25 {bm25}."
+        kept, other = (named, "BM25") if weight == 0 else ("BM25", named)
+        if alone[kept] == alone[other]:
+            return f"On dev {kept} alone is as good as {other} (nDCG@10 {alone[kept]})."
+        return f"On dev {kept} alone is best (nDCG@10 {alone[kept]}; {other} {alone[other]})."
+    best = figure(curve[weight])
+    equal = [name for name, value in alone.items() if value == best]
+    how = f"as good as {' or '.join(equal)} alone" if equal else "best"
+    others = ", ".join(f"{name} {value}" for name, value in alone.items() if name not in equal)
+    return f"On dev the hybrid with BM25's weight {weight:g} is {how}: nDCG@10 {best}{'; ' if others else ''}{others}."
 
 
 def _relative(name: str, folder: Path) -> str:

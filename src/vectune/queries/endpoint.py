@@ -271,7 +271,7 @@ class ChatEndpoint:
         )
 
     def _option_refused(self, message: str, settings: Mapping[str, Any]) -> EndpointError | None:
-        """The end, where a refusal names what was asked for with each request; None where it is about something else."""
+        """The end, where a refusal names what was asked for with each request; None where it is about anything else."""
         if self.ever_answered or refused_field(message) or _TOO_LONG.search(message):
             return None
         for name in (name for name in settings if re.search(rf"\b{name}\b", message)):

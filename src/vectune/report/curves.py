@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vectune.report.charts import Axis, axis, path, smoothed, thinned
 from vectune.report.material import Material
+from vectune.retriever import fusion_note
 from vectune.runs import Json
 
 Points = list[tuple[float, float]]
@@ -27,16 +28,12 @@ def retriever_part(material: Material) -> Json | None:
     if retriever is None or not retriever.get("curve"):
         return None
     points = sorted((float(weight), float(value)) for weight, value in retriever["curve"].items())
+    curve = _dev("nDCG@10 on dev by BM25's weight", points, float(retriever["weight"]))
     return {
-        "kind": str(retriever.get("kind", "")),
-        "named": "the model before tuning" if retriever.get("before_tuning") else "the model",
+        "told": fusion_note(retriever),
         "chosen_on": "dev (cut from train)" if "cut from train" in str(retriever.get("chosen_on")) else "dev",
-        "weight": retriever.get("weight"),
         "queries": retriever.get("queries"),
-        "model": points[0][1],
-        "best": max(value for _, value in points),
-        "bm25": points[-1][1],
-        "curve": {**_dev("nDCG@10 on dev by BM25's weight", points), "unit": "weight of BM25, the rest is the model's"},
+        "curve": {**curve, "unit": "weight of BM25, the rest is the model's"},
     }
 
 
@@ -93,10 +90,10 @@ def _loss(title: str, points: Points) -> Json:
     return _frame(title, points, across, up) | {"raw": path(shown, across, up), "smooth": smooth}
 
 
-def _dev(title: str, points: Points) -> Json:
-    """Every check as a dot, and the best one, which is the one that is kept."""
+def _dev(title: str, points: Points, kept: float | None = None) -> Json:
+    """Every check as a dot, and the one that is kept: the best, or of several as good ones the one named."""
     across, up = axis([x for x, _ in points], room=0.0, whole=True), axis([y for _, y in points], ticks=4, room=0.12)
-    x, y = max(points, key=lambda point: point[1])
+    x, y = max(points, key=lambda point: (point[1], point[0] == kept))
     dots = [{"x": across.at(step), "y": 100 - up.at(value)} for step, value in points] if len(points) < 60 else []
     best = {"x": across.at(x), "y": 100 - up.at(y), "step": x, "value": y}
     return _frame(title, points, across, up) | {"raw": path(points, across, up), "dots": dots, "best": best}
