@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -140,6 +142,7 @@ def test_a_damaged_key_file_starts_anew() -> None:
     ("code", "message", "error", "told"),
     [
         (sqlite3.SQLITE_FULL, "database or disk is full", StorageError, "the disk is full"),
+        (sqlite3.SQLITE_IOERR, "disk I/O error", StorageError, "the disk is full"),
         (sqlite3.SQLITE_BUSY, "database is locked", StorageError, "database is locked"),
         (sqlite3.SQLITE_READONLY, "attempt to write a readonly database", OutputError, "cannot be written"),
     ]
@@ -161,6 +164,8 @@ def test_keys_that_cannot_be_opened_now_are_left_as_they_are(
 
     with monkeypatch.context() as patched:
         patched.setattr(cache_module, "_connect", refuse)
+        if code == sqlite3.SQLITE_IOERR:
+            patched.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=20_000))
         with pytest.raises(error, match=told) as caught:
             VectorCache("a", DIM)
         assert caught.value.hint

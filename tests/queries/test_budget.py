@@ -10,6 +10,7 @@ import pytest
 
 from asked import by_chunk, chunks, writer
 from vectune.errors import EndpointError, UsageError
+from vectune.progress import Progress
 from vectune.queries.llm import LLMOptions, LLMWriter
 from vectune.testing import OpenAIServer
 
@@ -79,6 +80,13 @@ def test_budget_needs_a_price(server: OpenAIServer, tmp_path: Path) -> None:
     prices = tmp_path / "prices.toml"
     prices.write_text('[models]\n"house-model" = { input = 1.0, output = 2.0 }\n')
     LLMWriter("house-model", replace(options, prices=str(prices)))
+
+
+def test_a_budget_that_limits_nothing_is_said(server: OpenAIServer, capsys: pytest.CaptureFixture[str]) -> None:
+    options = LLMOptions(base_url=server.base_url, budget=0.01)
+    assert len(list(LLMWriter("house-model", options, progress=Progress()).write(chunks(2)))) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the budget limits nothing" in said and "'house-model' has no price" in said
 
 
 def test_estimate_sends_nothing_and_is_near(server: OpenAIServer) -> None:

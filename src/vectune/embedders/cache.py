@@ -338,14 +338,16 @@ def _errors(folder: Path) -> Iterator[None]:
         with storage_errors(folder):
             yield
     except sqlite3.DatabaseError as error:
-        if _no_space(error):
-            raise StorageError(f"{folder}: the disk is full.") from error
+        # In a last few kilobytes SQLite finds no room for its log, which it calls an I/O error.
+        if _no_space(error) or ("I/O" in str(error) and shutil.disk_usage(folder).free < 1 << 20):
+            hint = "Free some space (vectune cache prune), or choose another cache: export VECTUNE_CACHE=FOLDER"
+            raise StorageError(f"{folder}: the disk is full.", hint) from error
         if "readonly" in str(error) or "unable to open" in str(error):
             raise OutputError(
                 f"{folder}: cannot be written ({error}).",
                 "Make it writable, or choose another cache: export VECTUNE_CACHE=FOLDER",
             ) from error
-        hint = "Is another process at work on it? Run the same command again when it is done."
+        hint = "Is another process at work on it, or the disk ill? Run the same command again when it is done."
         if _damaged(error):
             hint = "Move the folder elsewhere, then run the same command again: its vectors are made anew."
         raise StorageError(f"{folder / 'keys.db'}: {error}.", hint) from error

@@ -84,8 +84,8 @@ class LLMWriter:
         self._progress = progress
         self._price = self._price_of(options.batch)
         # A local server without a price has whatever model was loaded; a proxy of a paid one has models with prices.
-        free = is_local(self.address) and self._price == Price(0.0, 0.0)
-        self._planner = Planner(self.model, options, self.address if free else "")
+        self._free = is_local(self.address) and self._price == Price(0.0, 0.0)
+        self._planner = Planner(self.model, options, self.address if self._free else "")
         if options.budget is not None and self._price is None:
             hint = f'Write a price table with: [models]\n"{self.model}" = {{ input = 0.15, output = 0.6 }}'
             raise UsageError(f"A budget needs the price of '{self.model}', which the price table does not know.", hint)
@@ -122,6 +122,11 @@ class LLMWriter:
         """
         self.failures, self.stopped, self.usage, self.cached = [], "", Usage(), 0
         key = api_key(self.address, self._key, self.options.key_variable)
+        if self._free and self.options.budget is not None:
+            self._progress.warn(
+                f"the budget limits nothing: {self.address} is on this machine and '{self.model}' has no price, so it "
+                "is taken to cost nothing. Give a price table (--prices) where it asks a paid service."
+            )
         asks = self._planner.plan(chunks)
         by_id = {chunk.id: chunk for chunk in chunks}
         with self._open_store() as answers, self._progress.task("queries", len(asks), "requests") as task:
