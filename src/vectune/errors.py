@@ -88,7 +88,10 @@ class DatasetError(InputError):
 class ContaminationError(InputError):
     """Train, dev and test share documents, near-duplicate chunks or queries."""
 
-    hint = "Split again by document, or pass --allow-contamination to go on with a warning that the report repeats."
+    hint = (
+        "Cut its judgments by document (in Python: vectune.splits.split_by_document), or pass --allow-contamination to "
+        "go on with a warning that the report repeats."
+    )
 
 
 class ModelError(UsageError):

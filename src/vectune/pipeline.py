@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from vectune import __version__
@@ -509,9 +510,10 @@ def check_inputs(paths: str | Path | Paths, ignore_labels: bool = False) -> list
         if not ignore_labels and holds_labels(path):
             raise DocumentError(
                 f"{path} holds queries and the chunks that answer them; documents are wanted here.",
-                f"To tune on its queries: vectune tune {path} --out tuned. "
+                f"To tune on its queries: vectune tune {quote(str(path))} --out tuned. "
                 + (
-                    f"To have others written for its chunks: vectune prepare {path} --ignore-labels --out FOLDER."
+                    f"To have others written for its chunks: vectune prepare {quote(str(path))} --ignore-labels "
+                    "--out FOLDER."
                     if path.is_dir()
                     else "To read it as text all the same: name the folder that holds it."
                 ),

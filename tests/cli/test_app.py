@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from calling import Run, refused
+from vectune.cli.app import at_home
 from vectune.dataset import RetrievalDataset
 
 WORDS = "size weight colour price age owner maker place repair care use name history sound speed future".split()
@@ -30,6 +31,18 @@ def dataset(tmp_path: Path) -> Path:
         rows = "".join(f"q{n}\tc{n}\t1\n" for n in wanted)
         (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
     return folder
+
+
+def test_the_home_folder_is_meant_where_a_shell_leaves_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    monkeypatch.setenv("USERPROFILE", "/home/a")
+    assert [at_home(word) for word in ("--out=~/run", "~/docs", "~")] == [
+        "--out=/home/a/run",
+        "/home/a/docs",
+        "/home/a",
+    ]
+    for word in ("a~/b", "--out=~other", "~ 5 litres?", "--seed=1", ""):
+        assert at_home(word) == word
 
 
 def test_help_names_every_command(vectune: Run) -> None:

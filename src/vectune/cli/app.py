@@ -6,6 +6,7 @@ Commands import what they need when they run, so that ``vectune --help`` stays f
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Annotated, NoReturn
 
@@ -54,6 +55,12 @@ app.command()(bridge.bridge)
 app.add_typer(cache.app, name="cache")
 
 
+def at_home(argument: str) -> str:
+    """``~`` expanded where a shell leaves it alone: ``--out=~/run``, or a path in quotation marks."""
+    option, path = re.fullmatch(r"(--[\w-]+=)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return option + os.path.expanduser(path) if path.startswith(("~/", "~\\")) or path == "~" else argument
+
+
 def fail(message: str, hint: str, code: int) -> NoReturn:
     """Show a message and what to do about it on standard error, and exit."""
     print(f"error: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
@@ -64,7 +71,7 @@ def main() -> None:
     """The entry point ``vectune``. Exit codes: 0 fine, 1 the work failed, 2 wrong usage or input, 130 interrupted."""
     with CtrlC("interrupted; run the same command again to go on where it stopped."):
         try:
-            app()
+            app(list(map(at_home, sys.argv[1:])))
         except VectuneError as error:
             fail(str(error), error.hint, error.exit_code)
         except BrokenPipeError:  # the reader of our output has gone, as with `vectune ... | head`

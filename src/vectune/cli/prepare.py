@@ -84,6 +84,9 @@ def _show(dataset: RetrievalDataset, out: Path) -> None:
 
     if "filters" in dataset.info:
         print(FilterReport(**dataset.info["filters"]).describe())
+    if log := dataset.info.get("log"):
+        without = log["queries"] - log["labelled"]
+        print(f"of {log['queries']:,} queries of the log, {without:,} got no label: teachers did not agree on a chunk.")
     print(f"{out}: " + ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items()))
     apart = len(dataset.queries) - sum(map(len, dataset.qrels.values()))
     if apart > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,7 +55,7 @@ def queries(
     _check_options({name for name, value in given.items() if value is not None})
     data = open_dataset(dataset, skip_malformed=skip_malformed)
     if skipped := data.info.get("skipped"):
-        print(f"{dataset}: {len(skipped):,} left out; the first: {skipped[0]}", file=sys.stderr)
+        print(f"{dataset}: {len(skipped):,} left out; the first: {_skipped(skipped[0])}", file=sys.stderr)
     if edited is not None:
         if out is None and data.path is None:
             raise UsageError(f"{dataset} is no dataset folder that could be changed in its place.", "Add --out FOLDER.")
@@ -90,6 +90,11 @@ def _check_options(given: set[str]) -> None:
     ):
         if not heeded:
             raise UsageError(message)
+
+
+def _skipped(entry: Any) -> str:
+    """What ``dataset.json`` says of a row, or of a document, that is not in the dataset."""
+    return f"{entry['source']}: {entry['reason']}" if isinstance(entry, dict) else str(entry)
 
 
 def _check_free(target: Path) -> None:
