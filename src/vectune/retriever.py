@@ -78,9 +78,7 @@ class Retriever:
             raise InputError(f"is not a retriever ({error}).", path=folder / RETRIEVER_FILE) from None
         dataset = RetrievalDataset.read(place)
         if corpus_hash(dataset) != made_for:
-            raise DatasetError(
-                f"{place}: its chunks have changed since the retriever was made.", "Run vectune run again."
-            )
+            raise DatasetError(f"{place}: its chunks have changed since the retriever was made.", _anew(folder))
         return cls(folder, facts, dataset, settings)
 
     def search(self, query: str, k: int = 10) -> list[Hit]:
@@ -125,7 +123,7 @@ class Retriever:
         if embedder.fingerprint != self.facts["fingerprint"]:
             raise FingerprintError(
                 f"{name} is not the model whose vectors {self.folder} holds.",
-                "Restore the model, or run vectune run again.",
+                f"Restore the model. Or: {_anew(self.folder)}",
             )
         return embedder
 
@@ -151,7 +149,7 @@ class Retriever:
         """The stored vectors, mapped and not read: their shape and the file's size are looked at."""
         import numpy as np
 
-        path, again = self.folder / "vectors.npy", "Restore the file, or run vectune run again."
+        path, again = self.folder / "vectors.npy", f"Restore the file. Or: {_anew(self.folder)}"
         try:
             vectors: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -240,6 +238,11 @@ def fusion_note(details: Mapping[str, Any]) -> str:
     how = f"as good as {' or '.join(equal)} alone" if equal else "best"
     others = ", ".join(f"{name} {value}" for name, value in alone.items() if name not in equal)
     return f"On dev the hybrid with BM25's weight {weight:g} is {how}: nDCG@10 {best}{'; ' if others else ''}{others}."
+
+
+def _anew(folder: Path) -> str:
+    """What helps where a part of a retriever is not what it was made of: a run makes what is missing, and only that."""
+    return f"Remove {folder}, then repeat the vectune run that made it."
 
 
 def _relative(name: str, folder: Path) -> str:
