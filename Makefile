@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
-PYTEST := python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+PYTEST := python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --timeout 300
 
 .PHONY: setup demo test test-oldest check docs clean
 
@@ -24,7 +24,7 @@ test: setup  ## the whole test suite, on all cores; no network, no GPU
 
 test-oldest:  ## the suite with the lowest versions that pyproject.toml allows; torch's is 3 GB of CUDA packages
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable '.[offline]' hypothesis pytest-xdist
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable '.[offline]' hypothesis pytest-timeout pytest-xdist
 	$(OLDEST)/bin/$(PYTEST) -W ignore --ignore tests/integrations --ignore tests/test_docs.py
 
 check: setup  ## style, types, layers
