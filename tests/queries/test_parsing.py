@@ -38,6 +38,14 @@ FORMS = {
     "behind a table": "| # | style |\n|---|---|\n\n1. How do I drain the pump of a WM-7?\n2. wm-7 drain filter",
     "a table": "| # | Style | Query |\n|---|:---|---|\n| 1 | question | How do I drain the pump of a WM-7? |\n"
     "| 2 | keywords | wm-7 drain filter |",
+    "a table without edges": "Query | Style\n--- | ---\nHow do I drain the pump of a WM-7? | question\n"
+    "wm-7 drain filter | keywords",
+    "tags": "<query>How do I drain the pump of a WM-7?</query>\n<query style='keywords'>wm-7 drain filter</query>",
+    "yaml": "queries:\n  - text: How do I drain the pump of a WM-7?\n    style: question\n  - text: wm-7 drain filter",
+    "pairs of text and style": '[["How do I drain the pump of a WM-7?", "question"],\n'
+    '["wm-7 drain filter", "keywords"]]',
+    "numbers in circles": "①How do I drain the pump of a WM-7?\n②wm-7 drain filter",
+    "Chinese numerals": "问题一：How do I drain the pump of a WM-7?\n问题二：wm-7 drain filter",
     "json, then json of the chunk": '{"queries": ["How do I drain the pump of a WM-7?", "wm-7 drain filter"]}\n'
     'Taken from {"title": "WM-7", "items": ["how to fill it", "how to clean it"]} and ["page 3", "page 4"].',
     "json of the chunk, then json": 'From {"items": ["how to fill it"]}:\n'
@@ -92,6 +100,18 @@ def test_chinese_needs_no_blank_after_a_number() -> None:
 
 def test_styles_of_a_table_are_read() -> None:
     answer = "| Search query | Style |\n|---|---|\n| **a b?** | Question |\n| c d | keywords |\n| e | f | g |"
+    assert [(query.text, query.style) for query in parse_queries(answer)] == [("a b?", "question"), ("c d", "keywords")]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Query 1 (question): a b?\nQuery 2 (keywords): c d",
+        "- [question] a b?\n- [keywords] c d",
+        "1. **[Question]** a b?\n2. **[Keywords]** c d",
+    ],
+)
+def test_styles_beside_a_mark_are_read(answer: str) -> None:
     assert [(query.text, query.style) for query in parse_queries(answer)] == [("a b?", "question"), ("c d", "keywords")]
 
 

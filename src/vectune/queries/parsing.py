@@ -33,17 +33,19 @@ _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without a blank afte
 _NUMBER = rf"[(（]?(\d{{1,2}})(?:\s*[.):\]](?:\*\*|__)?(?:\s+|(?=[{_CJK}]))|）\s*|[、．](?!\d))"
 _MARKER = re.compile(
     r"^\s*(?:#{1,6}\s+)?(?:\*\*|__)?\s*"
-    rf"(?:{_NUMBER}|\d{{1,2}}\s+[-–]\s+|[-*+•–‣◦]\s+"
+    rf"(?:{_NUMBER}|\d{{1,2}}\s+[-–]\s+|[-*+•–‣◦]\s+|[①-⑳]\s*"
     r"|Q\d{0,2}\s*[:：.)]\s*|(?:query|question)\s*#?\d{0,2}\s*(?:[:：.)]|\s-\s)\s*"
-    r"|(?:问题|問題|查询|查詢|質問|질문)\s*\d{0,2}\s*[:：.、]\s*)(?:\*\*|__)?\s*",
+    r"|(?:问题|問題|查询|查詢|質問|질문)\s*[\d一二三四五六七八九十]{0,2}\s*[:：.、]\s*)(?:\*\*|__)?\s*",
     re.IGNORECASE,
 )
 _ANSWER = re.compile(r"^\s*(?:\*\*)?(?:A\d{0,2}|answer\s*\d{0,2})\s*:", re.IGNORECASE)
 _LABEL = re.compile(
-    r"^(?:\*\*|__)?\[?\(?(?:style\s*[:=]\s*)?(question|keywords?|problem(?: statement)?|claim|statement|query)\)?\]?"
-    r"\s*(?:\*\*|__)?\s*(?:[:：]|\s[–-]\s)\s*(?:\*\*|__)?\s*",
+    r"^(?:\*\*|__)?(?:quer(?:y|ies) #?\d{1,2} (?=[(\[]))?\[?\(?(?:style\s*[:=]\s*)?"
+    r"(question|keywords?|problem(?: statement)?|claim|statement|query|text)\)?"
+    r"(?:\](?:\*\*)?\s|\]?\s*(?:\*\*|__)?\s*(?:[:：]|\s[–-]\s))\s*(?:\*\*|__)?\s*",
     re.IGNORECASE,
 )
+_TAGGED = re.compile(r"<(query|question|q|text)\b[^>]*>(.*)</\1>", re.IGNORECASE)
 _CHATTER = re.compile(
     r"^(?:here (?:are|is)|below (?:are|is)|sure[,.! ]|certainly|of course|okay|ok[,.!]|i hope|let me know"
     r"|these (?:queries|questions)|(?:the )?(?:queries|questions|answer|output|json|note)\b[^?]{0,60}:\s*$"
@@ -51,6 +53,8 @@ _CHATTER = re.compile(
     re.IGNORECASE,
 )
 _NAMES_QUERIES = re.compile(r"^(?:[\w ]+ )?(?:quer(?:y|ies)|questions?)(?: text)?$|^text$")  # a column's header
+_RULE = re.compile(r"\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?")  # between a table's header and its rows
+_BAR = re.compile(r"(?<!\\)\|")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "`": "`", "‘": "’", "「": "」"}
 
 
@@ -92,6 +96,8 @@ def clean(text: str, position: int = 0) -> str:
         position: 1-based place in the answer; only this number is taken for a marker ("2. Weltkrieg" keeps its 2.).
     """
     line = " ".join(whole(text).split())  # the answer's own JSON may escape half a surrogate pair
+    if tagged := _TAGGED.fullmatch(line):
+        line = tagged.group(2).strip()
     previous = None
     while line != previous:
         previous = line
@@ -110,7 +116,7 @@ def clean(text: str, position: int = 0) -> str:
 def is_query(text: str) -> bool:
     """True for something that could be typed into a search box: letters or digits, not endless, no chatter."""
     has_word = any(character.isalnum() for character in text)
-    if text.lower() in ("null", "none", "true", "false", "n/a"):
+    if text.casefold() in ("null", "none", "true", "false", "n/a", *_STYLE_KEYS):
         return False
     return has_word and 2 <= len(text) <= LONGEST_QUERY and not _CHATTER.match(text)
 
@@ -254,7 +260,8 @@ def _from_lines(text: str, truncated: bool) -> Iterator[ParsedQuery]:
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]  # marks are slow on many blanks
     if truncated and lines and not text.endswith("\n") and not lines[-1].endswith(tuple('?.!"？。！')):
         lines.pop()
-    rows = [line for line in lines if line.startswith("|")]
+    bare = any(_RULE.fullmatch(line) for line in lines)  # a table's rows need no bar at the edge
+    rows = [line for line in lines if line.startswith("|") or (bare and "|" in line)]
     if table := list(_from_table(rows)):
         yield from table
         return
@@ -273,7 +280,7 @@ def _from_lines(text: str, truncated: bool) -> Iterator[ParsedQuery]:
 
 def _from_table(rows: list[str]) -> Iterator[ParsedQuery]:
     """The column of a Markdown table that its header calls queries, questions or texts; nothing where none is."""
-    cells = [[cell.strip(" *_`") for cell in row.strip("|").split("|")] for row in rows]
+    cells = [[cell.replace("\\|", "|").strip(" *_`") for cell in _BAR.split(row.strip("|"))] for row in rows]
     header = [cell.casefold() for cell in cells[0]] if cells else []
     column = next((at for at, name in enumerate(header) if _NAMES_QUERIES.search(name)), None)
     if column is None:
@@ -290,4 +297,4 @@ def _looks_like_json(line: str) -> bool:
 
 def _style_name(label: str) -> str:
     first = label.casefold().split()[0]
-    return {"keyword": "keywords", "statement": "claim", "query": ""}.get(first, first)
+    return {"keyword": "keywords", "statement": "claim", "query": "", "text": ""}.get(first, first)
