@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vectune.bridge import BridgeOptions
-from vectune.config import config_from
+from vectune.config import config_from, read_config
 from vectune.embedders.options import EmbedOptions
 from vectune.embedders.settings import options_from
 from vectune.errors import ModelError, UsageError
@@ -27,6 +29,8 @@ from vectune.errors import ModelError, UsageError
         ("llm_queries", {"two_chunks": 2.0}, "llm_queries.two_chunks: 2: expected from 0 to 1"),
         ("llm_queries", {"budget": -1.0}, "llm_queries.budget: -1: expected at least 0"),
         ("llm_queries", {"timeout": 0.0}, "llm_queries.timeout: 0: expected more than 0"),
+        ("tune", {"epochs": math.inf}, "tune.epochs: inf: expected more than 0, and not without end"),
+        ("tune", {"max_minutes": math.nan}, "tune.max_minutes: nan: expected more than 0"),
         ("models", {"openai:m": {"concurrency": 0}}, "models.concurrency: 0: expected at least 1"),
         ("models", {"openai:m": {"timeout": -1.0}}, "models.timeout: -1: expected more than 0"),
     ],
@@ -34,6 +38,21 @@ from vectune.errors import ModelError, UsageError
 def test_numbers_without_sense_are_refused(table: str, values: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=rf"^a file: {words}"):
         config_from({table: values}, "a file")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(UsageError, match=rf"^a file: seed: {seed:,}: expected from 0 to 4,294,967,295"):
+        config_from({"seed": seed}, "a file")
+
+
+@pytest.mark.parametrize("line", ["seed = 3", "model = 'another'"])
+def test_what_counts_for_all_parts_stands_on_top(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text(f"[tune]\n{line}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"options.toml: tune.{line.split()[0]}: one .* counts for all") as raised:
+        read_config(file)
+    assert "at the top of the file" in raised.value.hint
 
 
 def test_those_kept_beside_an_artifact_are_too() -> None:

@@ -156,7 +156,7 @@ def test_an_empty_dataset_says_what_dropped_its_queries(
 
 @pytest.mark.parametrize("given", [{"llm": "m", "log": "log.txt"}, {"most_chunks": -1}])
 def test_options_that_contradict_each_other(given: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match=r"llm or log|most_chunks is -1"):
+    with pytest.raises(UsageError, match=r"llm or log|most_chunks: -1: expected at least 0"):
         override(Config(), given)
 
 

@@ -22,6 +22,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -31,7 +32,7 @@ from vectune.duplicates import DuplicateOptions
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.embedders.options import EmbedOptions
 from vectune.embedders.settings import check_models
-from vectune.errors import InputError, UsageError, did_you_mean
+from vectune.errors import InputError, UsageError, check_bounds, did_you_mean
 from vectune.evaluation import EvaluateOptions
 from vectune.metrics import measure_name
 from vectune.queries.extractive import ExtractiveOptions
@@ -47,6 +48,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+SEEDED = ("queries", "llm_queries", "split", "tune", "evaluate", "verdict")  # parts that get what stands on top
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.llm is not None and self.log is not None:
             raise UsageError("a log's queries are labelled instead of others being written; give llm or log, not both.")
-        if self.most_chunks < 0:
-            raise UsageError(f"most_chunks is {self.most_chunks}; it must be 0 (for all chunks) or more.")
+        check_bounds("", self, {"seed": (0, 2**32 - 1), "most_chunks": (0, inf)})
         check_models(self.models)
 
     def seeded(self) -> Config:
@@ -182,6 +185,11 @@ def read_config(path: Path | None) -> Config:
         raise InputError(f"cannot be read ({error.strerror}).", path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"is not valid TOML ({error}).", path=path) from None
+    for table in SEEDED:
+        given = values.get(table)
+        for name in (name for name in ("seed", "model") if isinstance(given, dict) and name in given):
+            hint = f"Set {name} at the top of the file, before the first [table]."
+            raise UsageError(f"{path}: {table}.{name}: one {name} counts for all parts.", hint)
     return config_from(values, str(path))
 
 

@@ -22,7 +22,7 @@ The command line catches ``VectuneError`` once, prints the message and the hint,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from pathlib import Path
 
@@ -126,12 +126,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def check_bounds(
-    table: str, options: object, bounds: Mapping[str, tuple[float, float]], above_nothing: Iterable[str] = ()
+    table: str, options: object, bounds: Mapping[str, tuple[float, float]], above_nothing: Collection[str] = ()
 ) -> None:
     """Refuse numbers that make no sense where options are made, before anything is read or paid; None is no number.
 
     Args:
-        table: the options' name in a configuration.
+        table: the options' name in a configuration; empty for those on top.
         options: whose attributes are checked.
         bounds: attribute → least and largest value.
         above_nothing: attributes that are more than 0.
@@ -139,12 +139,12 @@ def check_bounds(
     Raises:
         UsageError: a number out of bounds, with what is allowed.
     """
-    for name, (least, most) in bounds.items():
+    allowed = {name: f"at least {least:,.12g}" if most == inf else f"from {least:,.12g} to {most:,.12g}"
+               for name, (least, most) in bounds.items()} | dict.fromkeys(above_nothing, "more than 0")  # fmt: skip
+    for name, words in allowed.items():
         value = getattr(options, name)
-        if value is not None and not least <= value <= most:
-            allowed = f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
-            raise UsageError(f"{table}.{name}: {value:g}: expected {allowed}.")
-    for name in above_nothing:
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"{table}.{name}: {value:g}: expected more than 0.")
+        least, most = bounds.get(name, (0, inf))
+        if value is None or (least <= value <= most and value < inf and (value > 0 or name not in above_nothing)):
+            continue
+        words += ", and not without end" if value == inf else ""
+        raise UsageError(f"{table}.{name}: {value:,.12g}: expected {words}.".removeprefix("."))

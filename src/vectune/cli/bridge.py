@@ -15,7 +15,7 @@ def bridge(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     share: Annotated[float, typer.Option(help="Share of the chunks that the new model embeds.", min=0, max=1)] = 0.05,
     most: Annotated[int, typer.Option(help="But no more chunks than this.", min=10)] = 20_000,
-    seed: Annotated[int, typer.Option(help="Seed of the sample and of training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of training.", min=0, max=2**32 - 1)] = 0,
     config: Annotated[Path | None, typer.Option(help="A TOML file; its [models] say how APIs are asked.")] = None,
 ) -> None:
     """A map between two models' spaces, learnt from a sample: no need to embed everything again before serving."""

@@ -64,13 +64,16 @@ def tune(
     from vectune.config import override, read_config
     from vectune.progress import Progress
 
+    written = read_config(config)
     options = override(
-        read_config(config),
+        written,
         {
             "model": model,
             "seed": seed,
             "allow_contamination": allow_contamination,
-            "tune.method": method or ("auto" if keep_index else "adapter" if both_sides else None),
+            "tune.method": method
+            or written.tune.method
+            or ("auto" if keep_index else "adapter" if both_sides else None),
             "tune.keep_index": keep_index,
             "tune.tail": tail,
             "tune.both_sides": both_sides,
