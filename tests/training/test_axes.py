@@ -14,6 +14,8 @@ from vectune.embedders.local import LocalEmbedder
 from vectune.embedders.options import EmbedOptions
 from vectune.training.axes import by_dimension, principal_axes, turn
 from vectune.training.dev import DevSample
+from vectune.training.opening import open_model
+from vectune.training.options import TuneOptions
 
 TEXTS = ["the bridge over the river", "a contract about glass", "coffee", "the law of the garden", "fire fish"]
 
@@ -46,6 +48,15 @@ def test_a_turned_model_has_the_cosines_it_had(kind: str, request: pytest.Fixtur
     model.save(str(tmp_path / "saved"))
     cut = unit(SentenceTransformer(str(tmp_path / "saved"), truncate_dim=len(TEXTS)).encode_document(TEXTS))
     np.testing.assert_allclose(cut @ cut.T, before @ before.T, atol=1e-3)  # five vectors lie in five dimensions
+
+
+def test_a_turn_is_not_trained_when_the_model_is_tuned_again(tiny_bert: Path, tmp_path: Path) -> None:
+    model = load_model(str(tiny_bert))
+    turn(model, principal_axes(LocalEmbedder(model, EmbedOptions(precision="fp32")).embed_documents(TEXTS)))
+    model.save(str(tmp_path / "turned"))
+    opened, _ = open_model(TuneOptions(model=str(tmp_path / "turned"), precision="fp32"))
+    trained = [any(p.requires_grad for p in module.parameters()) for module in opened]
+    assert trained[0] and not trained[-1]
 
 
 def test_dev_is_told_for_each_length() -> None:

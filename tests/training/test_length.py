@@ -94,6 +94,7 @@ def test_shorter_vectors_of_a_base_that_is_kept_are_told_as_it_reads(tiny_bert: 
         model=str(tmp_path / "reads-16"), precision="fp32", epochs=1, rate=1e-12, batch=16, dimensions=(16,)
     )
     result = finetune(data, tmp_path / "out", options)
+    assert any("the base model, turned to its principal axes" in note for note in result.notes)
     told = result.chosen["dev_by_dimension"][16]
     board = evaluate(with_dev(data), [f"{result.path}@16"], "dev").rows[0]
     assert told == pytest.approx(board.measures["nDCG@10"], abs=1e-3)

@@ -441,5 +441,7 @@ def _notes(loop: Loop, kept: str) -> list[str]:
             f"The time limit allowed {loop.schedule.steps} of the {loop.schedule.wanted} steps the data ask for."
         )
     if kept == "base":
-        notes.append("Nothing beat the base model on dev, so the result is the base model.")
+        turned = ", turned to its principal axes: its cosines, but other vectors than those an index of it holds"
+        turned = turned if loop.options.dimensions else ""
+        notes.append(f"Nothing beat the base model on dev, so the result is the base model{turned}.")
     return notes

@@ -61,6 +61,8 @@ def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder
             f"{options.model}: queries and documents take different ways through it, and one is all that is tuned.",
             "Tune the model that it was made over, or use --method adapter, which works over any embedder.",
         )
+    for module in _behind_norm(model):
+        module.requires_grad_(False)  # an earlier tuning's turn (axes.py): trained, it would undo the unit norm
     if not any(p.requires_grad for p in model.parameters()):
         raise ModelError(f"{options.model}: the model has no weights that can be trained.")
     embedder = LocalEmbedder(
@@ -71,6 +73,15 @@ def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder
         enable = getattr(transformer, "activation_checkpointing_enable", None)  # its name since transformers 5
         (enable or transformer.gradient_checkpointing_enable)()
     return model, embedder
+
+
+def _behind_norm(model: SentenceTransformer) -> list[torch.nn.Module]:
+    """The modules behind the one that brings vectors to unit norm."""
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    modules = list(model)
+    norm = next((place for place, module in enumerate(modules) if isinstance(module, Normalize)), len(modules))
+    return modules[norm + 1 :]
 
 
 @contextmanager
