@@ -80,3 +80,13 @@ def test_a_run_refuses_what_it_cannot_tune_before_it_writes_anything(tmp_path: P
     with pytest.raises(UsageError, match="behind an API"):
         run([tmp_path / "a.md"], tmp_path / "out", Config(model="openai:some", tune=TuneOptions("full")))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_weights_depend_on_holds_the_anchors_texts(tmp_path: Path) -> None:
+    file = tmp_path / "general.txt"
+    file.write_text("a text\n", encoding="utf-8")
+    options = TuneOptions(anchor=0.1, anchor_texts=str(file))
+    before = options.decisive()
+    assert before == options.decisive() and "memory_gib" not in before
+    file.write_text("another text\n", encoding="utf-8")
+    assert options.decisive() != before

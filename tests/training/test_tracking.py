@@ -17,7 +17,7 @@ def test_the_second_training_of_auto_follows_the_first(tiny_bert: Path, tmp_path
         model=str(tiny_bert), method="auto", precision="fp32", epochs=1, rate=1e-3, batch=16, track=("tensorboard",)
     )
     finetune(small_dataset(), tmp_path / "out", options, Progress(terminal=False))
-    written = EventAccumulator(str(tmp_path / "tensorboard"))
+    written = EventAccumulator(str(tmp_path / "tensorboard" / "out"))
     written.Reload()
     assert {"train/loss", "train/rate", "train/pairs", "dev/value"} <= set(written.Tags()["scalars"])
     steps = [point.step for point in written.Scalars("train/loss")]

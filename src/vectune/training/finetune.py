@@ -94,7 +94,7 @@ def finetune(
     dataset = with_dev(dataset, options.seed)
     with ExitStack() as stack:
         if options.track and world.first:
-            tracked = TrackedProgress(progress, options.track, out.parent, dataclasses.asdict(options))
+            tracked = TrackedProgress(progress, options.track, out, dataclasses.asdict(options))
             stack.callback(tracked.close)
             progress = tracked
         progress = progress if world.first else SILENT
@@ -441,7 +441,10 @@ def _notes(loop: Loop, kept: str) -> list[str]:
             f"The time limit allowed {loop.schedule.steps} of the {loop.schedule.wanted} steps the data ask for."
         )
     if kept == "base":
-        turned = ", turned to its principal axes: its cosines, but other vectors than those an index of it holds"
-        turned = turned if loop.options.dimensions else ""
-        notes.append(f"Nothing beat the base model on dev, so the result is the base model{turned}.")
+        result = "the result is the base model"
+        if loop.options.tail:
+            result = "its weights stay as they are"
+        elif loop.options.dimensions:
+            result += ", turned to its principal axes: its cosines, but other vectors than those an index of it holds"
+        notes.append(f"Nothing beat the base model on dev, so {result}.")
     return notes

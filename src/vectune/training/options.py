@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import inf
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vectune.embedders.models import DEFAULT_MODEL
 from vectune.embedders.options import PRECISIONS, Precision
 from vectune.errors import UsageError, check_bounds
+from vectune.runs import hash_files
 
 Method = Literal["full", "lora", "auto", "adapter", "query", "blend"]
 BOUNDS = {
@@ -132,4 +134,7 @@ class TuneOptions:
 
     def decisive(self) -> dict[str, Any]:
         """What the weights depend on: all but what may change between a killed run and its next start."""
-        return {name: value for name, value in asdict(self).items() if name not in INDECISIVE}
+        found = {name: value for name, value in asdict(self).items() if name not in INDECISIVE}
+        if self.anchor_texts is not None:
+            found["anchor_texts"] = hash_files([Path(self.anchor_texts).expanduser()])
+        return found

@@ -27,7 +27,7 @@ class TrackedProgress(Progress):
     Args:
         inner: where everything goes besides.
         names: of the trackers.
-        folder: where trackers that write files write them.
+        out: what is tuned: runs are called by its name, and files go into ``tensorboard/NAME`` beside it.
         config: options, shown beside the curves.
 
     Raises:
@@ -35,12 +35,12 @@ class TrackedProgress(Progress):
         MissingExtraError: its package is not installed.
     """
 
-    def __init__(self, inner: Progress, names: tuple[str, ...], folder: Path, config: Json) -> None:
+    def __init__(self, inner: Progress, names: tuple[str, ...], out: Path, config: Json) -> None:
         super().__init__(inner.events, inner.terminal)
         for name in names:
             if name not in TRACKERS:
                 raise UsageError(f"There is no tracker '{name}'.", f"Choose from {', '.join(TRACKERS)}.")
-        self._trackers = [TRACKERS[name](folder, config) for name in names]
+        self._trackers = [TRACKERS[name](out, config) for name in names]
         self._step = self._before = 0
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -66,12 +66,12 @@ class TrackedProgress(Progress):
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, config: Json) -> None:
+    def __init__(self, out: Path, config: Json) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtraError("tensorboard", "track", "--track tensorboard") from None
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self._writer: Any = SummaryWriter(str(out.parent / "tensorboard" / out.name))
         self._writer.add_text("options", "\n".join(f"    {key} = {value}" for key, value in config.items()))
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -85,12 +85,12 @@ class _TensorBoard:
 class _WandbLike:
     """Weights & Biases and Trackio, which has the same interface."""
 
-    def __init__(self, package: str, config: Json) -> None:
+    def __init__(self, package: str, out: Path, config: Json) -> None:
         try:
             self._module: Any = import_module(package)
         except ImportError:
             raise MissingExtraError(package, "track", f"--track {package}") from None
-        self._module.init(project="vectune", config=config)
+        self._module.init(project="vectune", name=out.name, config=config)
 
     def log(self, values: dict[str, float], step: int) -> None:
         self._module.log(values, step=step)
@@ -100,12 +100,12 @@ class _WandbLike:
 
 
 class _MLflow:
-    def __init__(self, folder: Path, config: Json) -> None:
+    def __init__(self, out: Path, config: Json) -> None:
         try:
             self._module: Any = import_module("mlflow")
         except ImportError:
             raise MissingExtraError("mlflow", "track", "--track mlflow") from None
-        self._module.start_run()
+        self._module.start_run(run_name=out.name)
         self._module.log_params(config)
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -117,7 +117,7 @@ class _MLflow:
 
 TRACKERS: dict[str, Callable[[Path, Json], Tracker]] = {
     "tensorboard": _TensorBoard,
-    "wandb": lambda folder, config: _WandbLike("wandb", config),
+    "wandb": lambda out, config: _WandbLike("wandb", out, config),
     "mlflow": _MLflow,
-    "trackio": lambda folder, config: _WandbLike("trackio", config),
+    "trackio": lambda out, config: _WandbLike("trackio", out, config),
 }
