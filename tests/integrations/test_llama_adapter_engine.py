@@ -243,3 +243,16 @@ def test_no_adapter_yet(tmp_path: Path) -> None:
     engine = EmbeddingAdapterFinetuneEngine(dataset_about(THINGS[:4]), hashed(), model_output_path=str(tmp_path / "a"))
     with pytest.raises(ModelError, match="no adapter"):
         engine.get_finetuned_model()
+
+
+def test_a_call_after_the_ladder_heeds_its_words(tmp_path: Path) -> None:
+    engine = EmbeddingAdapterFinetuneEngine(
+        dataset_about(THINGS[:6]), hashed(), model_output_path=str(tmp_path / "a"), checkpoint_save_steps=1
+    )
+    engine.finetune(epochs=1)  # which the ladder has none of
+    assert engine.result is not None and "settings" in engine.result.chosen
+    engine.finetune(optimizer_class=torch.optim.SGD, epochs=1)
+    assert "adapter" in engine.result.chosen
+    for wrong in ({"epochs": 0}, {"batch_size": -1}):
+        with pytest.raises(UsageError, match="expected at least 1"):
+            engine.finetune(**wrong)

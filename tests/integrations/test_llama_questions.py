@@ -52,6 +52,14 @@ def test_another_prompt_or_model_asks_again(tmp_path: Path) -> None:
         assert server.count() == 9
 
 
+def test_a_template_without_a_place_for_the_text_is_refused(tmp_path: Path) -> None:
+    with serving() as server:
+        llm = ServerLLM(base_url=server.base_url)
+        with pytest.raises(UsageError, match=r"holds no \{context_str\}"):
+            generate_qa_embedding_pairs(nodes_about(THINGS[:2]), llm, "Ask {num_questions_per_chunk} of {context}.")
+        assert server.count() == 0
+
+
 def test_concurrent_within_bounds(tmp_path: Path) -> None:
     with serving() as server:
         server.delay = 0.2

@@ -250,3 +250,11 @@ def test_small_matrices_take_one_thread_and_the_number_before_comes_back() -> No
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_documents_that_are_alike_but_for_rounding_have_no_directions(seed: int) -> None:
+    one = np.random.default_rng(seed).normal(size=384).astype(np.float32)
+    geometry = Geometry.of(np.tile(one / np.linalg.norm(one), (5, 1)))
+    np.testing.assert_array_equal(geometry.variances, 1)
+    np.testing.assert_allclose(geometry.whitening(0.5), np.eye(384), atol=1e-6)

@@ -28,6 +28,7 @@ class CallableEmbedder:
         name: what to call it.
         fingerprint: changes when the vectors change. None takes a hash of the functions' source and of the vectors
             they give for a fixed text: enough to notice another model, but name your own version where you can.
+        settings: what else the vectors depend on, where the functions' source does not tell; without a ``fingerprint``.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class CallableEmbedder:
         embed_documents: EmbedFunction,
         name: str | None = None,
         fingerprint: str | None = None,
+        settings: str = "",
     ) -> None:
         self._functions = {"query": embed_queries, "document": embed_documents}
         self.name = name or str(getattr(embed_documents, "__qualname__", type(embed_documents).__name__))
-        self._fingerprint = fingerprint
+        self._fingerprint, self._settings = fingerprint, settings
 
     @cached_property
     def dim(self) -> int:
@@ -49,7 +51,7 @@ class CallableEmbedder:
     def fingerprint(self) -> str:
         if self._fingerprint:
             return hashlib.sha256(self._fingerprint.encode()).hexdigest()
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self._settings.encode())
         for role, vectors in self._probe.items():
             digest.update(_source(self._functions[role]).encode())
             digest.update(vectors.round(4).tobytes())

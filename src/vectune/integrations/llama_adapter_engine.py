@@ -12,6 +12,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from vectune.adapters import StoredAdapter, import_llama_index, read_json, save_adapter
 from vectune.embedders.models import ARTIFACT_FILE
+from vectune.errors import UsageError
 from vectune.integrations.llama_adapters import CONFIG, LinearLayer, TwoLayerNN, check_adapter, torch_adapter
 from vectune.integrations.llama_arguments import LLAMA_BATCH, LLAMA_RATE, refuse_unknown
 from vectune.integrations.llama_data import QADataset, retrieval_dataset, with_dev_split
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 TRAIN_KWARGS = ("optimizer_class", "optimizer_params", "max_grad_norm", "steps_per_epoch", "warmup_steps",
                 "show_progress_bar", "patience")  # fmt: skip
+OF_THE_LADDER = {"show_progress_bar", "epochs", "batch_size"}  # named in a call, these alone ask for no other training
 
 
 class EmbeddingAdapterFinetuneEngine:
@@ -172,13 +174,14 @@ class EmbeddingAdapterFinetuneEngine:
         """
         kwargs = {**self._train_kwargs, **train_kwargs}
         refuse_unknown(kwargs, (*TRAIN_KWARGS, "epochs", "batch_size"), "finetune")
+        self._check_numbers(kwargs)
         progress = Progress() if kwargs.get("show_progress_bar", self.verbose) else SILENT
         check_output(Path(self.model_output_path), ARTIFACT_FILE)
         val = None if self.like_llama_index else self.val_dataset  # nothing is chosen there
         data = retrieval_dataset(self.dataset, val, self.use_all_docs)
         if not self.like_llama_index:
             data = with_dev_split(data, self.seed, progress) or data
-        if self.model is None and (self.like_llama_index or self.bias or kwargs.keys() - {"show_progress_bar"}):
+        if self._own is None and (self.like_llama_index or self.bias or kwargs.keys() - OF_THE_LADDER):
             self.model = LinearLayer(self.dim, self.dim, bias=self.bias)
             self._own = LinearLayer
         elif self._own is None and self.model_checkpoint_path:
@@ -227,6 +230,12 @@ class EmbeddingAdapterFinetuneEngine:
         result = self._result(scores if folds else (0.0, 0.0), {"adapter": told()}, started, notes)
         self._save(result, None)
         return result
+
+    def _check_numbers(self, kwargs: dict[str, Any]) -> None:
+        own = {name: getattr(self, name) for name in ("epochs", "batch_size", "checkpoint_save_steps")}
+        for name, value in {**own, **{name: kwargs[name] for name in own if name in kwargs}}.items():
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}: expected at least 1.")
 
     def _plan(self, kwargs: dict[str, Any]) -> AdapterPlan:
         plain = self.like_llama_index

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,9 +13,10 @@ import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr, field_serializer
 
-from vectune.adapters import CARD, Adapter, check_base, import_llama_index, load_adapter
+from vectune.adapters import CARD, Adapter, check_base, import_llama_index, load_adapter, read_json
 from vectune.embedders.callables import CallableEmbedder
 from vectune.embedders.factory import open_embedder
+from vectune.embedders.models import ARTIFACT_FILE
 from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.embedders.settings import options_from, to_keep
 from vectune.errors import ModelError, UsageError
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
 
 TEXTS = 256  # in one call to an embedder; LlamaIndex's 10 would leave most of a processor idle
 QUERIES_AT_ONCE = 8  # of a black box that takes one query a call
+# Fields of a class of embeddings that change no vector.
+_HOW = re.compile(
+    r"key|secret|password|(?:api|auth|access)_?token|retr|timeout|batch|worker|callback|header|client|cache|url|base$"
+    r"|calls|count|usage|asked|total"
+)
 # Arguments beside BaseEmbedding's fields; pydantic would take any other name and forget it.
 _ADAPTED = ("adapter_path", "adapter_cls", "transform_query", "device")
 
@@ -167,7 +175,7 @@ class AdapterEmbeddingModel(BaseEmbedding):
         self._device = device or "cpu"
         self._adapter = open_adapter(Path(adapter_path), adapter_cls)
         if isinstance(base_embed_model, VectuneEmbedding):  # of another class nothing is known without asking it
-            _check_base(base_embed_model.embedder, Path(adapter_path))
+            _check_made_for(Path(adapter_path), base_embed_model.embedder)
         if not isinstance(self._adapter, Adapter):
             self._adapter.to(self._device)
 
@@ -206,7 +214,11 @@ def open_adapter(folder: Path, adapter_cls: type[Any] | None = None) -> Adapter 
     if adapter_cls is not None and hasattr(adapter_cls, "load") and not _known(adapter_cls):
         return cast(BaseAdapter, adapter_cls.load(str(folder)).eval())
     if (folder / CARD).exists():
-        return load_adapter(folder).adapter
+        stored, kind = load_adapter(folder), read_json(folder / ARTIFACT_FILE).get("kind") if _marked(folder) else None
+        if stored.document is not None or kind == "query":
+            what = "a query encoder" if kind == "query" else "a map of stored vectors"
+            raise ModelError(f"{folder}: holds {what} besides.", f"Open all of it: VectuneEmbedding({str(folder)!r}).")
+        return stored.adapter
     try:
         return import_llama_index(folder)
     except ModelError as error:
@@ -215,10 +227,18 @@ def open_adapter(folder: Path, adapter_cls: type[Any] | None = None) -> Adapter 
         raise
 
 
-def _check_base(base: Embedder, folder: Path) -> None:
+def _marked(folder: Path) -> bool:
+    return (folder / ARTIFACT_FILE).exists()
+
+
+def _check_made_for(folder: Path, base: Embedder) -> None:
+    """An own class's adapter has no card: its marker tells what it was trained over. A checkpoint has neither."""
     if (folder / CARD).exists():
         stored = load_adapter(folder)
         check_base(base, stored.base, stored.base_fingerprint, "adapter")
+    elif _marked(folder):
+        made = read_json(folder / ARTIFACT_FILE)
+        check_base(base, str(made.get("base") or ""), str(made.get("base_fingerprint") or ""), "adapter")
 
 
 def _known(adapter_cls: type[Any]) -> bool:
@@ -249,23 +269,41 @@ def _numbers(vectors: Vectors) -> list[list[float]]:
 
 
 def as_embedder(model: BaseEmbedding) -> Embedder:
-    """A BaseEmbedding as our embedder: texts in whole lists, queries several at once (without an async way one after
-    the other), each text once for ever.
+    """A BaseEmbedding as our embedder: texts in its own batches, queries several at once (without an async way one
+    after the other), each text once for ever.
 
-    vectune's own is taken as it is. Any other is known by its class, its name and its vectors for a fixed text.
+    vectune's own is taken as it is. Any other is known by its class, its settings and its vectors for a fixed text.
     """
-    if isinstance(model, VectuneEmbedding):
-        return open_embedder(model.embedder)
+    return open_embedder(model.embedder if isinstance(model, VectuneEmbedding) else _Foreign(model))
 
-    def embed_documents(texts: Sequence[str]) -> Any:
-        return model.get_text_embedding_batch(list(texts))
 
-    def embed_queries(texts: Sequence[str]) -> Any:
-        found = dict(iterate(_queries(model, texts)))
-        return [found[place] for place in range(len(texts))]
+class _Foreign(CallableEmbedder):
+    """A BaseEmbedding of another class. What has come is handed over batch by batch, so a failure loses little."""
 
-    name = model.model_name if model.model_name != "unknown" else model.class_name()
-    return open_embedder(CallableEmbedder(embed_queries, embed_documents, name=name))
+    def __init__(self, model: BaseEmbedding) -> None:
+        def embed_documents(texts: Sequence[str]) -> Any:
+            return model.get_text_embedding_batch(list(texts))
+
+        def embed_queries(texts: Sequence[str]) -> Any:
+            found = dict(iterate(_queries(model, texts)))
+            return [found[place] for place in range(len(texts))]
+
+        name = model.model_name if model.model_name != "unknown" else model.class_name()
+        super().__init__(embed_queries, embed_documents, name, settings=_settings(model))
+        self._batch = {"document": max(model.embed_batch_size, 1), "query": 4 * QUERIES_AT_ONCE}
+
+    def stream(self, texts: Sequence[str], role: str) -> Iterator[tuple[Sequence[int], Vectors]]:
+        """(indices, vectors) of one batch after the other."""
+        for start in range(0, len(texts), self._batch[role]):
+            block = texts[start : start + self._batch[role]]
+            yield range(start, start + len(block)), self._embed(block, role)
+
+
+def _settings(model: BaseEmbedding) -> str:
+    """The class and its fields, but for those that tell how to ask and not what comes back: keys, limits, addresses."""
+    fields = {name: getattr(model, name) for name in sorted(type(model).model_fields) if not _HOW.search(name)}
+    plain = {name: value for name, value in fields.items() if isinstance(value, str | int | float | bool | None)}
+    return json.dumps([type(model).__module__, type(model).__qualname__, plain])
 
 
 async def _queries(model: BaseEmbedding, texts: Sequence[str]) -> AsyncIterator[tuple[int, list[float]]]:
@@ -280,6 +318,10 @@ async def _queries(model: BaseEmbedding, texts: Sequence[str]) -> AsyncIterator[
                     return place, await asyncio.to_thread(model.get_query_embedding, text)
 
     for start in range(0, len(texts), TEXTS):
-        block = [one(start + place, text) for place, text in enumerate(texts[start : start + TEXTS])]
-        for found in await asyncio.gather(*block):
-            yield found
+        block = [asyncio.ensure_future(one(start + place, text)) for place, text in enumerate(texts[start:][:TEXTS])]
+        try:
+            for found in await asyncio.gather(*block):
+                yield found
+        finally:  # after a failure nothing more is asked, and paid, for nobody
+            for task in block:
+                task.cancel()

@@ -152,12 +152,17 @@ def generate_qa_embedding_pairs(
         store: SQLite file with the answers; None is ``answers.sqlite`` in the cache folder.
 
     Raises:
-        UsageError: numbers or words that make no sense.
+        UsageError: numbers or words that make no sense, or a template without a place for the text.
         DatasetError: ``output_path`` holds something else.
         QuestionsError: a node failed and ``on_failure`` is ``fail``; also a RuntimeError.
     """
     if on_failure not in ("continue", "fail"):
         raise UsageError(f"on_failure is '{on_failure}', expected 'continue' or 'fail'.")
+    if "{context_str}" not in qa_generate_prompt_tmpl:
+        raise UsageError(
+            "qa_generate_prompt_tmpl holds no {context_str}: the LLM would not see the nodes it is paid to ask about.",
+            "Write {context_str} where the node's text belongs, and {num_questions_per_chunk} for the number.",
+        )
     if min(num_questions_per_chunk, retry_limit, save_every, concurrency) < 1:
         raise UsageError("num_questions_per_chunk, retry_limit, save_every and concurrency must be at least 1.")
     texts = {node.node_id: node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes}

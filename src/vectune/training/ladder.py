@@ -148,10 +148,12 @@ class Geometry:
             rows = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
         drawn = np.asarray(documents[rows], dtype=np.float32)
         drawn = drawn - drawn.mean(axis=0)
+        if float((drawn**2).sum()) < 1e-8 * count:  # all documents alike, but for rounding: eigh may not converge
+            return cls(np.eye(dim, dtype=np.float32), np.ones(dim, np.float32))
         values, axes = torch.linalg.eigh(torch.from_numpy(drawn.T @ drawn))
         variances = np.maximum(values.numpy(), 0)
         mean = float(variances.mean())
-        return cls(axes.numpy(), variances / mean if mean > 0 else np.ones(dim, np.float32))  # all documents alike
+        return cls(axes.numpy(), variances / mean)
 
     def whitening(self, power: float, shrink: float = 0.1) -> NDArray[np.float32]:
         """A symmetric (d, d) matrix that damps the directions in which documents vary most, as ``variance ** -power``.
