@@ -427,7 +427,8 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         write_json(run / "curve.json", found.to_json())
         return {"advice": found.advice}
 
-    tuning = (config.tune.decisive(), *decisive(config.model, config.models))
+    asked = (config.model, config.tune.teacher or "")
+    tuning = (config.tune.decisive(), *(decisive(name, config.models) for name in asked))
     scoring = (config.evaluate, config.verdict, config.general)
     return [
         Step("tune", model, tuning, write_model, labels=(dataset,)),

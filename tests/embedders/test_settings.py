@@ -81,7 +81,7 @@ def test_an_address_elsewhere_is_not_followed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_only_what_changes_vectors_decides_about_a_stage() -> None:
-    assert decisive(NAME, {}) == ()
+    assert decisive(NAME, {}) == decisive("", {}) == ()
     assert decisive(NAME, {NAME: ROLES}) == decisive(NAME, {NAME: EmbedOptions(**{**vars(ROLES), "concurrency": 1})})
     assert decisive(NAME, {NAME: ROLES}) != decisive(NAME, {NAME: EmbedOptions(dimensions=8)})
 
@@ -115,3 +115,11 @@ def test_what_was_tuned_over_an_api_opens_with_the_same_requests(method: str, tm
         assert np.allclose(np.linalg.norm(opened.embed_documents(["the glacier"]), axis=1), 1, atol=1e-5)
         with pytest.raises(FingerprintError, match="does not fit"):
             open_embedder(tmp_path / "out", {NAME: EmbedOptions(query_fields={"input_type": "other"})})
+
+
+def test_a_model_in_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"one")
+    before = decisive(str(tmp_path), {})
+    assert before and before == decisive(str(tmp_path), {})
+    (tmp_path / "weights").write_bytes(b"another")
+    assert decisive(str(tmp_path), {}) != before

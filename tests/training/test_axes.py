@@ -54,7 +54,7 @@ def test_a_turn_is_not_trained_when_the_model_is_tuned_again(tiny_bert: Path, tm
     model = load_model(str(tiny_bert))
     turn(model, principal_axes(LocalEmbedder(model, EmbedOptions(precision="fp32")).embed_documents(TEXTS)))
     model.save(str(tmp_path / "turned"))
-    opened, _ = open_model(TuneOptions(model=str(tmp_path / "turned"), precision="fp32"))
+    opened, *_ = open_model(TuneOptions(model=str(tmp_path / "turned"), precision="fp32"))
     trained = [any(p.requires_grad for p in module.parameters()) for module in opened]
     assert trained[0] and not trained[-1]
 

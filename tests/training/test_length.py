@@ -68,6 +68,15 @@ def test_what_is_tuned_reads_on_and_says_so(reads_8: Path, tmp_path: Path) -> No
     assert SentenceTransformer(str(asked.path)).max_seq_length == 8
 
 
+def test_a_length_that_was_asked_for_must_beat_the_model_as_it_is_set(reads_8: Path, tmp_path: Path) -> None:
+    options = TuneOptions(model=str(reads_8), precision="fp32", epochs=1, rate=1e-12, batch=16, max_length=4)
+    result = finetune(small_dataset(), tmp_path / "out", options)
+    assert result.chosen["kept"] == "base" and result.dev_before == result.dev_after
+    assert "as it is set: tuned to read 4, as asked for, it was no better" in result.notes[0]
+    assert f"{result.dev_before:.3f} reading 8" in result.notes[0] and "0.000 reading 4" in result.notes[0]
+    assert SentenceTransformer(str(result.path)).max_seq_length == 8
+
+
 def test_a_base_that_is_kept_reads_what_it_did(tiny_bert: Path, tmp_path: Path) -> None:
     model = load_model(str(tiny_bert))
     model.max_seq_length = 16

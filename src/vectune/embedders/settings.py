@@ -19,7 +19,7 @@ from vectune.embedders.options import DEFAULTS, EmbedOptions
 from vectune.errors import ModelError, UsageError, did_you_mean
 from vectune.protocols import Embedder
 from vectune.queries.endpoint import is_local
-from vectune.runs import Json, write_json
+from vectune.runs import Json, hash_files, write_json
 
 Settings: TypeAlias = EmbedOptions | Mapping[str, EmbedOptions]
 
@@ -57,8 +57,11 @@ def check_models(models: Mapping[str, EmbedOptions]) -> None:
 
 
 def decisive(name: str, models: Mapping[str, EmbedOptions]) -> tuple[object, ...]:
-    """What a model's vectors depend on, of its settings; empty where it has none."""
-    return tuple(getattr(models[name], setting) for setting in DECISIVE) if name in models else ()
+    """What vectors depend on beside the model's name: settings, and the files of a folder; empty where it has none."""
+    settings = tuple(getattr(models[name], setting) for setting in DECISIVE) if name in models else ()
+    folder = Path(name).expanduser()
+    files = sorted(file for file in folder.rglob("*") if file.is_file()) if name and folder.is_dir() else []
+    return (*settings, hash_files(files)) if files else settings
 
 
 def to_keep(options: EmbedOptions) -> Json:

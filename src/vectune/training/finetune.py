@@ -22,6 +22,7 @@ from vectune.embedders.factory import open_embedder
 from vectune.embedders.machine import activation_bytes, crowded_note, fast_bf16
 from vectune.embedders.models import ARTIFACT_FILE, is_static
 from vectune.embedders.options import EmbedOptions
+from vectune.embedders.settings import decisive
 from vectune.errors import ModelError, TrainingError, UsageError
 from vectune.progress import SILENT, Progress
 from vectune.runs import check_output, hash_of, remove
@@ -211,9 +212,10 @@ class _Whole:
     @cached_property
     def _key(self) -> str:
         dataset, options = self.plan.dataset, self.plan.options
+        models = [decisive(name, {}) for name in (options.model, options.teacher or "")]
         if bulk.is_bulk(dataset):  # judgments on disk have no content to hash, and texts would take hours
-            return hash_of([options.decisive(), TrainingData.of(dataset).key])[:12]
-        found = hashlib.blake2b(hash_of([options.decisive(), dataset.qrels]).encode(), digest_size=6)
+            return hash_of([options.decisive(), models, TrainingData.of(dataset).key])[:12]
+        found = hashlib.blake2b(hash_of([options.decisive(), models, dataset.qrels]).encode(), digest_size=6)
         for text in (query.text for query in dataset.queries.values()):
             found.update(text.encode("utf-8", "surrogatepass"))
         for text in (chunk.content for chunk in dataset.corpus.values()):
@@ -251,7 +253,7 @@ class Tuning:
         torch.manual_seed(self.options.seed)
         precision = settled_precision(self.options, self.work / "precision.json") if self.world.first else "auto"
         self.options = dataclasses.replace(self.options, precision=self.world.from_first(precision))
-        model, base = open_model(self.options)
+        model, base, own = open_model(self.options)
         if self.options.dimensions:
             check_lengths(self.options.dimensions, base.dim)
         fingerprint = base.fingerprint  # before the weights change
@@ -260,7 +262,7 @@ class Tuning:
             encoder = Encoder(model, dtype, checkpoints=self.options.gradient_checkpointing)
             encoder.fit_pieces(activation_bytes(self.options.memory_gib, encoder.device.type))
             held = general_texts(self.options.anchor_texts)
-            ground, settings = self._prepare(encoder, base)
+            ground, settings = self._prepare(encoder, base, own)
             notes = _truths(encoder, ground)
             for note in filter(None, (*notes, crowded_note())):
                 self.progress.warn(note)
@@ -301,10 +303,10 @@ class Tuning:
         self.world.wait()
         return result
 
-    def _prepare(self, encoder: Encoder, base: LocalEmbedder) -> tuple[Ground, Settings]:
+    def _prepare(self, encoder: Encoder, base: LocalEmbedder, own: int | None) -> tuple[Ground, Settings]:
         data = TrainingData.of(self.dataset)
         settings = _settle(data, self.options, encoder.static)
-        reach = None if self.options.max_length else further(encoder, data.chunks)
+        reach = None if self.options.max_length == own else further(encoder, data.chunks, own)
         if reach:
             encoder.model.max_seq_length = reach.now
         vectors = open_embedder(base, progress=self.progress)

@@ -371,6 +371,8 @@ class Loop:
     def _resume(self) -> None:
         found = load_checkpoint(self.folder / "checkpoint", self.key, self.encoder.device)
         if found is None:
+            if (self.folder / "checkpoint").exists():
+                self.progress.say("the checkpoint here is damaged, or of other data, options or weights: training anew")
             return
         state, tensors = found
         self.state, self.schedule = State(**state["state"]), Schedule(**state["schedule"])

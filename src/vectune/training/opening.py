@@ -47,8 +47,8 @@ def settled_precision(options: TuneOptions, kept: Path) -> Precision:
     return decided_once(kept, "precision", faster)
 
 
-def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder]:
-    """The model and the embedder that it is before training.
+def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder, int | None]:
+    """The model, the embedder that it is before training, and how many tokens it is set to read by itself.
 
     Raises:
         ModelError: it does not exist, cannot be opened safely, has nothing that can be trained, or is two encoders.
@@ -65,6 +65,7 @@ def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder
         module.requires_grad_(False)  # an earlier tuning's turn (axes.py): trained, it would undo the unit norm
     if not any(p.requires_grad for p in model.parameters()):
         raise ModelError(f"{options.model}: the model has no weights that can be trained.")
+    own = model.max_seq_length
     embedder = LocalEmbedder(
         model, EmbedOptions(max_length=options.max_length, precision=options.precision), options.model
     )
@@ -72,7 +73,7 @@ def open_model(options: TuneOptions) -> tuple[SentenceTransformer, LocalEmbedder
         transformer: Any = model[0].auto_model
         enable = getattr(transformer, "activation_checkpointing_enable", None)  # its name since transformers 5
         (enable or transformer.gradient_checkpointing_enable)()
-    return model, embedder
+    return model, embedder, own
 
 
 def _behind_norm(model: SentenceTransformer) -> list[torch.nn.Module]:
