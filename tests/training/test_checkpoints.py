@@ -14,6 +14,7 @@ from tiny_dataset import small_dataset, stored_dataset
 from tuning import events, options, weights
 from vectune.progress import Progress
 from vectune.training import opening
+from vectune.training.checkpoints import save_checkpoint
 from vectune.training.finetune import finetune
 from vectune.training.options import TuneOptions
 
@@ -76,3 +77,10 @@ def kill(wanted: TuneOptions, tmp_path: Path, bf16: bool, dataset: str = IN_MEMO
     assert (again.dev_after, again.chosen) == (whole.dev_after, whole.chosen)
     one, two = weights(whole.path), weights(again.path)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_checkpoint_of_other_options_is_said_to_be_dropped(tiny_bert: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "work" / "checkpoint", "another key", {"state": {}}, {"model.a": torch.zeros(1)})
+    progress = Progress(tmp_path / "events.jsonl", terminal=False)
+    finetune(small_dataset(), tmp_path / "out", options(tiny_bert, epochs=1), progress, work=tmp_path / "work")
+    assert any("other data, options or weights: training anew" in one["text"] for one in events(progress, "message"))

@@ -21,6 +21,7 @@ BOUNDS = {
     "remember": (0, inf), "anchor": (0, inf), "teacher_weight": (0, 1), "dropout": (0, 0.99), "weight_decay": (0, inf),
     "warmup": (0, 1), "memory_gib": (0, inf), "dev_chunks": (1, inf), "checks": (1, inf), "patience": (0, inf),
     "checkpoint_seconds": (0, inf), "lora_rank": (1, inf), "lora_alpha": (1, inf),
+    "max_length": (4, inf),
 }  # fmt: skip
 CHOICES = {"method": get_args(Method), "precision": PRECISIONS}
 ABOVE_NOTHING = ("epochs", "rate", "temperature", "max_minutes")

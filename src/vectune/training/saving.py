@@ -86,11 +86,14 @@ def read_result(folder: Path) -> TuneResult:
 
 def _card(result: TuneResult) -> str:
     notes = "".join(f"- {note}\n" for note in result.notes)
+    measured = f"nDCG@10 on dev: {result.dev_before:.3f} before, {result.dev_after:.3f} after."
+    if result.dev_before == result.dev_after == 0:  # LlamaIndex's way without a validation set
+        measured = "Not measured: there was no dev split, or nothing was found on it."
     return (
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
         "tags: [sentence-transformers, feature-extraction, vectune]\n---\n\n"
         f"# {result.model}, tuned with vectune\n\n"
-        f"Method: {result.method}. nDCG@10 on dev: {result.dev_before:.3f} before, {result.dev_after:.3f} after.\n\n"
+        f"Method: {result.method}. {measured}\n\n"
         "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
         'model = SentenceTransformer("this folder")\n'
         'model.encode_query("…")\nmodel.encode_document("…")\n```\n' + (f"\n{notes}" if notes else "")
