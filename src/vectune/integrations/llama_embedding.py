@@ -33,8 +33,8 @@ TEXTS = 256  # in one call to an embedder; LlamaIndex's 10 would leave most of a
 QUERIES_AT_ONCE = 8  # of a black box that takes one query a call
 # Fields of a class of embeddings that change no vector.
 _HOW = re.compile(
-    r"key|secret|password|(?:api|auth|access)_?token|retry|retries|timeout|batch|worker|callback|header|client|cache|url|base$"
-    r"|calls|count|usage|asked|total"
+    r"key|secret|password|(?:api|auth|access)_?token|retry|retries|timeout|batch|worker|callback|header|client|cache|url"
+    r"|base$|calls|count|usage|asked|total"
 )
 # Arguments beside BaseEmbedding's fields; pydantic would take any other name and forget it.
 _ADAPTED = ("adapter_path", "adapter_cls", "transform_query", "device")
