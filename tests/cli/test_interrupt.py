@@ -16,7 +16,7 @@ def press():
     thing = Thing()
     watch = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
     del thing
-def work():
+def work(arguments):
     press()
     {then}
     print("worked on")
