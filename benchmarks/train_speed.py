@@ -85,7 +85,7 @@ def ours(dataset: Path) -> list[tuple[float, float, int]]:
     from vectune.training.options import TuneOptions
 
     data = TrainingData.of(with_dev(RetrievalDataset.read(dataset)))
-    model, _ = open_model(TuneOptions())
+    model, *_ = open_model(TuneOptions())
     marks: list[tuple[float, float, int]] = []
     with dropout_at(model, 0.0):
         encoder = Encoder(model, torch.bfloat16 if fast_bf16("cpu") else torch.float32)
