@@ -29,6 +29,8 @@ from vectune.errors import ModelError, UsageError
         ("llm_queries", {"two_chunks": 2.0}, "llm_queries.two_chunks: 2: expected from 0 to 1"),
         ("llm_queries", {"budget": -1.0}, "llm_queries.budget: -1: expected at least 0"),
         ("llm_queries", {"timeout": 0.0}, "llm_queries.timeout: 0: expected more than 0"),
+        ("evaluate", {"hybrid_step": 1.5}, "evaluate.hybrid_step: 1.5: expected from 0 to 1"),
+        ("evaluate", {"hybrid_step": 0.0}, "evaluate.hybrid_step: 0: expected more than 0"),
         ("tune", {"epochs": math.inf}, "tune.epochs: inf: expected more than 0, and not without end"),
         ("tune", {"max_minutes": math.nan}, "tune.max_minutes: nan: expected more than 0"),
         ("models", {"openai:m": {"concurrency": 0}}, "models.concurrency: 0: expected at least 1"),

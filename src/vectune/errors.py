@@ -22,8 +22,8 @@ The command line catches ``VectuneError`` once, prints the message and the hint,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from math import inf
+from collections.abc import Iterable, Mapping
+from math import inf, ulp
 from pathlib import Path
 
 
@@ -126,7 +126,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def check_bounds(
-    table: str, options: object, bounds: Mapping[str, tuple[float, float]], above_nothing: Collection[str] = ()
+    table: str, options: object, bounds: Mapping[str, tuple[float, float]], above_nothing: Iterable[str] = ()
 ) -> None:
     """Refuse numbers that make no sense where options are made, before anything is read or paid; None is no number.
 
@@ -139,12 +139,15 @@ def check_bounds(
     Raises:
         UsageError: a number out of bounds, with what is allowed.
     """
-    allowed = {name: f"at least {least:,.12g}" if most == inf else f"from {least:,.12g} to {most:,.12g}"
-               for name, (least, most) in bounds.items()} | dict.fromkeys(above_nothing, "more than 0")  # fmt: skip
-    for name, words in allowed.items():
-        value = getattr(options, name)
-        least, most = bounds.get(name, (0, inf))
-        if value is None or (least <= value <= most and value < inf and (value > 0 or name not in above_nothing)):
-            continue
-        words += ", and not without end" if value == inf else ""
-        raise UsageError(f"{table}.{name}: {value:,.12g}: expected {words}.".removeprefix("."))
+    for name, (least, most) in bounds.items():
+        allowed = f"at least {least:,.12g}" if most == inf else f"from {least:,.12g} to {most:,.12g}"
+        _check(f"{table}.{name}", getattr(options, name), least, most, allowed)
+    for name in above_nothing:
+        _check(f"{table}.{name}", getattr(options, name), ulp(0.0), inf, "more than 0")
+
+
+def _check(name: str, value: float | None, least: float, most: float, allowed: str) -> None:
+    if value is None or (least <= value <= most and value < inf):
+        return
+    allowed += ", and not without end" if value == most == inf else ""
+    raise UsageError(f"{name}: {value:,.12g}: expected {allowed}.".removeprefix("."))
