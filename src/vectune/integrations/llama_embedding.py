@@ -318,7 +318,8 @@ async def _queries(model: BaseEmbedding, texts: Sequence[str]) -> AsyncIterator[
                     return place, await asyncio.to_thread(model.get_query_embedding, text)
 
     for start in range(0, len(texts), TEXTS):
-        block = [asyncio.ensure_future(one(start + place, text)) for place, text in enumerate(texts[start:][:TEXTS])]
+        part = enumerate(texts[start : start + TEXTS], start)
+        block = [asyncio.ensure_future(one(place, text)) for place, text in part]
         try:
             for found in await asyncio.gather(*block):
                 yield found
