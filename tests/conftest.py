@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny products: more threads tha
 
 import models  # tests/models.py: pytest puts this folder on the path
 from calling import Run, caller
+
+gc.set_threshold(50_000, 20, 50)  # a tenth of the time went into looking again and again at what stays
 
 
 @pytest.fixture(autouse=True)

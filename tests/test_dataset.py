@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from datasets_made import make_dataset
+from tiny_dataset import small_dataset
 from vectune.dataset import RetrievalDataset
 from vectune.errors import DatasetError
 
@@ -126,3 +128,10 @@ def test_dataset_json_must_be_json(folder: Path) -> None:
         RetrievalDataset.read(folder)
     (folder / "dataset.json").write_text(json.dumps({"name": "mine", "generated": True}))
     assert RetrievalDataset.read(folder).generated
+
+
+def test_queries_that_name_their_writer_are_generated_whatever_else_is_said() -> None:
+    given = small_dataset()
+    assert not given.generated_in("test")
+    written = {key: replace(query, writer="extractive") for key, query in given.queries.items()}
+    assert replace(given, queries=written).generated_in("test")

@@ -64,6 +64,7 @@ def test_include_and_exclude_globs(tmp_path: Path) -> None:
     assert sources(tmp_path, include=("*.md",)) == ["a.md", "deep/er/d.md", "drafts/c.md"]
     assert sources(tmp_path, exclude=("drafts",)) == ["a.md", "b.txt", "deep/er/d.md"]
     assert sources(tmp_path, include=("**/*.md",), exclude=("deep/**", "./drafts/")) == ["a.md"]
+    assert sources(tmp_path, include=("deep/**/d.md", "drafts/**/*.md")) == ["deep/er/d.md", "drafts/c.md"]
     assert sources(tmp_path / "b.txt", include=("*.md",)) == ["b.txt"], "a file named by itself is always read"
 
 
@@ -201,7 +202,12 @@ def test_headings_and_tables_of_html_and_docx_survive(tmp_path: Path) -> None:
         file.writestr("[Content_Types].xml", _TYPES)
         file.writestr("_rels/.rels", _RELATIONS)
         file.writestr("word/document.xml", _DOCUMENT)
-    page, word = read(tmp_path)[0]
+    write(
+        tmp_path,
+        strict_dot_xhtml=f'<html xmlns="http://www.w3.org/1999/xhtml"><head><title>T</title></head>{body}</html>',
+    )
+    page, strict, word = read(tmp_path)[0]
+    assert (strict.text, strict.title, strict.headings) == (page.text, page.title, page.headings)
     assert page.title == "T"
     assert [(heading.level, heading.text) for heading in page.headings] == [(1, "Top"), (2, "Sub")]
     assert "| a |" in page.text

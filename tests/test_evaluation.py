@@ -205,6 +205,9 @@ def test_a_hybrids_weight_is_given_or_chosen_on_what_is_not_scored(tiny_bert: Pa
     data.qrels.pop("dev", None)
     board = evaluate(data, [name], "train", options=QUICK)
     assert board.rows[0].details["weight"] == 0.5 and "no dev queries" in board.notes[0]
+    data.qrels["train"] = dict([next(iter(data.qrels["train"].items()))])  # too small to cut dev from
+    board = evaluate(data, ["bm25", name], options=QUICK)
+    assert board.rows[1].details["weight"] == 0.5 and "no dev queries" in board.notes[0]
 
 
 def test_boards_of_one_set_alone_have_asked_the_same() -> None:

@@ -61,6 +61,7 @@ def test_what_is_on_disk_reads_as_what_was_written(stored: Any) -> None:
         ("qrels/train.tsv", "q-nobody\tapple-open\t1", "unknown query id 'q-nobody'"),
         ("qrels/train.tsv", "q-apple-open\tnothing\t1", "unknown chunk id 'nothing'"),
         ("qrels/train.tsv", "q-apple-open\tapple-open\tgood", "'good' is not a number"),
+        ("qrels/train.tsv", "q-apple-open\tapple-open\t0.9", "'0.9' is not a whole number"),
         ("queries.jsonl", '{"_id": "q-apple-open", "text": "again"}', "already on line 1"),
     ],
 )
@@ -129,3 +130,17 @@ def test_what_repeats_a_held_chunk_is_no_negative(stored: Any) -> None:
     data = TrainingData.of(stored(dataset))
     assert not data.pool[list(dataset.corpus).index("twin")]
     assert "twin" not in train_pool(dataset)
+
+
+@pytest.mark.parametrize("read", [RetrievalDataset.read, RetrievalDataset._stored])
+@pytest.mark.parametrize(("score", "message"), [("good", "'good' is not a number"), ("0.9", "is not a whole number")])
+def test_a_first_line_with_known_ids_is_no_header(read: Any, tmp_path: Path, score: str, message: str) -> None:
+    small_dataset().write(tmp_path / "data")
+    train = tmp_path / "data" / "qrels" / "train.tsv"
+    lines = train.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+    train.write_text("".join(lines), encoding="utf-8")
+    assert len(read(tmp_path / "data").qrels["train"]) == len(lines)
+    first = lines[0].split("\t")
+    train.write_text("".join(["\t".join([*first[:2], score]) + "\n", *lines[1:]]), encoding="utf-8")
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path / "data")

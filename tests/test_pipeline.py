@@ -20,7 +20,7 @@ from vectune.config import Config, override
 from vectune.errors import DatasetError, DocumentError, ModelError, OutputError, UsageError
 from vectune.pipeline import Step, check_inputs, check_unedited, go, proving, run, tell_other_inputs
 from vectune.progress import SILENT
-from vectune.runs import Json, RunFolder
+from vectune.runs import Json, RunFolder, remove
 
 STAGES = ("chunks", "queries", "dataset", "tune", "blend", "evaluate", "retriever", "report")
 TOPICS = (
@@ -79,7 +79,7 @@ def test_prepare_tune_evaluate_are_functions(documents: Path, config: Config, tm
 
 
 def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
-    documents: Path, config: Config, tmp_path: Path
+    documents: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run([documents], tmp_path / "run", config)
     assert first.ran == STAGES
@@ -90,6 +90,9 @@ def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
     told = json.loads((tmp_path / "run" / "verdict.json").read_text(encoding="utf-8"))
     assert told["candidate"] == str(tmp_path / "run" / "blend")  # what is served
     assert run([documents], tmp_path / "run", config).ran == ()
+    remove(tmp_path / "run" / "retriever")
+    monkeypatch.chdir(tmp_path)  # from another folder the run has another name
+    assert "retriever" in run([documents], Path("run"), config).ran
     made = (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
     for mistyped, refused in (({"model": "./none"}, ModelError), ({"general": "none.csv"}, DatasetError)):
         with pytest.raises(refused, match="none"):

@@ -14,16 +14,19 @@ import pytest
 from safetensors import SafetensorError
 
 from tiny_dataset import small_dataset
+from vectune.dataset import RetrievalDataset
 from vectune.errors import OutputError, StorageError
 from vectune.progress import Progress
 from vectune.runs import (
     RunFolder,
+    cache_folder,
     check_output,
     decided_once,
     hash_files,
     held,
     locked,
     processor_name,
+    restore,
     storage_errors,
     work_folder,
     write_json,
@@ -251,3 +254,33 @@ def test_a_processor_is_named_with_its_fastest_unit(flags: str, name: str, monke
     core = f"model name\t: Abacus 9\nflags\t\t: {flags}\n\n"
     monkeypatch.setattr(Path, "read_text", lambda file, **_: 2 * core)
     assert processor_name() == name
+
+
+def test_a_folder_that_a_killed_process_set_aside_is_put_back(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    small_dataset().write(tmp_path / "data")
+    (tmp_path / "data").rename(tmp_path / f".data.old-{dead.pid}")
+    assert RetrievalDataset.read(tmp_path / "data").corpus == small_dataset().corpus
+    again = tmp_path / f".data.old-{dead.pid}"
+    again.mkdir()
+    (again / ".git").mkdir()
+    restore(tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"] and (tmp_path / "data" / ".git").is_dir()
+
+
+def test_a_persons_hidden_files_outlive_a_replacement(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with writing(tmp_path / "model") as beside:
+            beside.mkdir()
+            (beside / "weights").write_text(text)
+        (tmp_path / "model" / ".git").mkdir(exist_ok=True)
+        (tmp_path / "model" / ".git" / "HEAD").write_text("main")
+    assert (tmp_path / "model" / "weights").read_text() == "two"
+    assert (tmp_path / "model" / ".git" / "HEAD").read_text() == "main"
+
+
+def test_the_cache_may_be_named_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VECTUNE_CACHE", "~/vectors")
+    assert cache_folder() == tmp_path / "vectors"

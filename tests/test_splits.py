@@ -264,3 +264,20 @@ def test_a_chunk_between_two_that_are_not_alike_does_not_join_them() -> None:
 def test_the_summary_counts_by_kind() -> None:
     said = summary(check_contamination(contaminated("query"), allow=True))
     assert "1 × query" in said and "'q-d0-c2'" in said
+
+
+def test_few_documents_are_counted_over_all_splits() -> None:
+    """Train and test lie in the same five documents, far enough apart for sections; but there are many documents."""
+    dataset = make_dataset(24, 12)
+    qrels: dict[str, Qrels] = {"train": {}, "dev": {}, "test": {}}
+    for query, judged in dataset.qrels["train"].items():
+        document, place = next(iter(judged)).split("-c")
+        if int(document[1:]) >= 5:
+            qrels["dev"][query] = judged
+        elif int(place) in (0, 11):
+            qrels["train" if place == "0" else "test"][query] = judged
+    options = SplitOptions(near_duplicate=1)
+    with pytest.raises(ContaminationError, match="train and test both hold positives in the document 'd0'"):
+        check_contamination(replace(dataset, qrels=qrels), options=options)
+    del qrels["dev"]
+    assert check_contamination(replace(dataset, qrels=qrels), options=options) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_queries_cut_from_the_documents_never_ship(data: RetrievalDataset) -> No
     assert found.outcome == "too few queries to tell" and found.queries_needed == 100
     assert "on queries cut from the documents" in found.sentence and "people's own" in found.sentence
     assert verdict(board_of(cut, base=0.6, tuned=0.5), cut, "base", "tuned", QUICK).outcome == "do not ship"
+    unclear = verdict(board_of(cut, base=0.5, tuned=0.505), cut, "base", "tuned", QUICK)
+    assert unclear.outcome == "too few queries to tell" and unclear.queries_needed == 100  # more cut ones tell nothing
+
+
+def test_where_nothing_can_be_significant_nothing_is_called_detectable(data: RetrievalDataset) -> None:
+    board = board_of(data, base=0.5, tuned=0.9)
+    few = replace(board, clusters={query: str(place % 5) for place, query in enumerate(board.clusters)})
+    found = verdict(few, data, "base", "tuned", QUICK)
+    assert found.detectable is None and found.p == 2 / 2**5 and "of cases" not in " ".join(found.reasons)
 
 
 def test_a_loss_does_not_ship(data: RetrievalDataset) -> None:
@@ -141,6 +151,8 @@ def test_a_loss_on_the_general_set_that_luck_could_make_is_told_as_that(data: Re
     found = verdict(board, data, "base", "tuned", QUICK, general=general)
     assert found.general is not None and not found.general.holds and found.general.interval[1] > 0
     assert found.outcome == "too few queries to tell" and "luck alone could make such a loss" in found.reasons[0]
+    assert found.sentence.endswith(", but the general set's 80 queries leave open what it loses there.")
+    assert found.queries_needed is None  # more of the others would not tell
 
 
 def test_chunks_are_not_documents_where_a_gain_is_ruled_out(data: RetrievalDataset) -> None:
@@ -175,7 +187,8 @@ def test_queries_of_one_document_stand_or_fall_together_in_all_figures(data: Ret
     clusters = list(board.clusters.values())
     interval = bootstrap_interval(differences, clusters, draws=QUICK.draws, seed=QUICK.seed)
     assert found.interval == (interval.low, interval.high)
-    assert found.detectable == detectable_difference(standard_error(differences, clusters), power=QUICK.power)
+    error = standard_error(differences, clusters)
+    assert found.detectable == detectable_difference(error, power=QUICK.power, clusters=20)
     assert found.p == randomization_test(differences, clusters, draws=QUICK.draws, seed=QUICK.seed)
     [alone] = compare_rows(replace(board, clusters={query: query for query in board.clusters}), "base", QUICK)
     assert alone.interval != found.interval and alone.detectable != found.detectable, "or this test could not fail"
@@ -215,7 +228,18 @@ def test_the_verdict_is_plain_json(data: RetrievalDataset) -> None:
             "general", "regressions"} <= set(value)  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", [{"level": 1.0}, {"level": 0.0}, {"power": 2.0}, {"worth": -0.1}, {"draws": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"level": 1.0},
+        {"level": 0.0},
+        {"power": 2.0},
+        {"worth": -0.1},
+        {"worth": math.nan},
+        {"draws": 1},
+        {"seed": -1},
+    ],
+)
 def test_options_that_no_verdict_can_rest_on(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         VerdictOptions(**wrong)  # type: ignore[arg-type]
@@ -310,6 +334,24 @@ def test_the_same_queries_among_other_chunks_are_not_paired(data: RetrievalDatas
         compared = compare_boards({"a": board, "b": replace(board, asked=asked)}, options=QUICK)
         assert (compared.rows[-1].comparison is not None) == tested
         assert any("among other chunks" in note for note in compared.notes) != tested
+
+
+@pytest.mark.parametrize("lost", ["rows", "query", "rankings", "value", "clusters"])
+def test_a_damaged_board_is_named(data: RetrievalDataset, tmp_path: Path, lost: str) -> None:
+    value = board_of(data, base=0.5, tuned=0.6).to_json()
+    row = value["rows"][1]
+    first = next(iter(row["per_query"]))
+    if lost == "rows":
+        value["rows"] = []
+    elif lost == "query":
+        del row["per_query"][first]
+    elif lost == "value":
+        row["per_query"][first]["nDCG@10"] = None
+    else:
+        (row if lost == "rankings" else value)[lost] = None
+    (tmp_path / "board.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="is not a board"):
+        Board.read(tmp_path / "board.json")
 
 
 def test_a_missing_board(tmp_path: Path) -> None:

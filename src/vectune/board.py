@@ -153,14 +153,27 @@ class Board:
 
     @classmethod
     def from_json(cls, value: Json) -> Board:
-        """What ``to_json`` gave."""
-        return cls(
+        """What ``to_json`` gave.
+
+        Raises:
+            ValueError: it lacks rows, or rows lack queries that others have; other errors tell of other damage.
+        """
+        board = cls(
             rows=tuple(_row_from(row) for row in value["rows"]),
             measures=tuple(value["measures"]),
             notes=tuple(value["notes"]),
             **{name: value[name] for name in _PLAIN},
             asked=value.get("asked", ""),  # boards of earlier versions have none
         )
+        if not board.rows or not isinstance(board.clusters, dict):
+            raise ValueError("no rows" if not board.rows else "no clusters")
+        for row in board.rows:
+            if row.per_query.keys() != board.rows[0].per_query.keys():
+                raise ValueError(f"row '{row.name}' has other queries than the first")
+            for query, values in row.per_query.items():
+                if not all(isinstance(values[measure], (int, float)) for measure in board.measures):
+                    raise ValueError(f"row '{row.name}' has a measure of the query '{query}' that is no number")
+        return board
 
     def write(self, path: Path) -> None:
         """Write ``board.json``, whole or not at all; compact: indented, the rankings are thrice as long."""
@@ -180,7 +193,7 @@ class Board:
             raise InputError(
                 f"{file}: no board can be read ({error.strerror}).", "vectune evaluate makes one."
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f"is not a board ({type(error).__name__}: {error}).", path=file) from None
 
     def to_csv(self) -> str:

@@ -18,10 +18,10 @@ from typing import cast
 
 from vectune.corpus import StoredCorpus, read_corpus, write_corpus
 from vectune.errors import DatasetError
-from vectune.judgments import StoredQrels, grade_of
+from vectune.judgments import StoredQrels, checked_grade, is_header
 from vectune.lines import json_records, tsv_rows
 from vectune.records import Chunk, Query
-from vectune.runs import Json, write_json, writing
+from vectune.runs import Json, restore, write_json, writing
 from vectune.stored import StoredQueries, query_of
 
 SPLITS = ("train", "dev", "test")
@@ -64,7 +64,7 @@ class RetrievalDataset:
             DatasetError: the dataset has no such split.
         """
         written = any(query.writer for query in self.queries_of(split))
-        return self.generated and (written or not any(query.writer for query in self.queries.values()))
+        return written or (self.generated and not any(query.writer for query in self.queries.values()))
 
     def queries_of(self, split: str) -> list[Query]:
         """The queries that have judgments in this split, in a stable order.
@@ -129,6 +129,8 @@ class RetrievalDataset:
             DatasetError: a file is missing, a line is broken, an id is doubled or unknown.
         """
         path = Path(folder)
+        if not path.exists():
+            restore(path)
         if not path.is_dir():
             raise DatasetError(f"{path}: no such dataset folder.", "Give a folder with corpus.jsonl and queries.jsonl.")
         file = path / "queries.jsonl"
@@ -235,15 +237,12 @@ def _read_qrels(path: Path, corpus: Mapping[str, Chunk], queries: Mapping[str, Q
     qrels: Qrels = {}
     for number, row in tsv_rows(path, columns=3):
         query, chunk, score = row[:3]
-        grade = grade_of(score)
-        if grade is None and number == 1:  # the header; files without one are read as well
-            continue
+        if number == 1 and is_header(row) and (query not in queries or chunk not in corpus):
+            continue  # files without a header are read as well
         for kind, key, known in (("query", query, queries), ("chunk", chunk, corpus)):
             if key not in known:
                 raise DatasetError(f"names the unknown {kind} id '{key}'.", path=path, line=number)
-        if grade is None:
-            raise DatasetError(f"the score '{score}' is not a number.", path=path, line=number)
-        if grade >= 1:
+        if (grade := checked_grade(score, path, number)) >= 1:
             qrels.setdefault(query, {})[chunk] = grade
     return qrels
 

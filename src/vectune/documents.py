@@ -212,6 +212,8 @@ def _matches(relative: Path, globs: Iterable[str]) -> bool:
     path = relative.as_posix()
     for glob in globs:
         glob = glob.removeprefix("./").rstrip("/")
+        if fnmatch.fnmatchcase(path, glob.replace("/**/", "/")):  # no folder between; a * crosses any
+            return True
         if fnmatch.fnmatchcase(path, glob) or fnmatch.fnmatchcase(relative.name, glob):
             return True
         if glob.startswith("**/") and fnmatch.fnmatchcase(path, glob[3:]):

@@ -89,8 +89,8 @@ class ContaminationError(InputError):
     """Train, dev and test share documents, near-duplicate chunks or queries."""
 
     hint = (
-        "Cut its judgments by document (in Python: vectune.splits.split_by_document), or pass --allow-contamination to "
-        "go on with a warning that the report repeats."
+        "Cut its judgments by document (in Python: vectune.splits.split_by_document) and leave out of train what is "
+        "asked in dev or test as well, or pass --allow-contamination to go on with a warning that the report repeats."
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -278,7 +279,8 @@ class _Evaluation:
             return self.weights[name.text], {"weight": self.weights[name.text], "chosen_on": None, **language}
         if not dataset.qrels.get("dev") and dataset.qrels.get("train") and self.split != "train":
             seed = tuned_seed(encoder.embedder, self.options.seed)
-            dataset, chosen_on = with_dev(dataset, seed), "dev, cut from train"
+            with suppress(DatasetError):  # too small to be cut: then there is nothing to choose on
+                dataset, chosen_on = with_dev(dataset, seed), "dev, cut from train"
         if why := self._no_choice(dataset, encoder):
             self.notes.append(f"{name.text}: the weight is .5, for {why}.")
             return 0.5, {"weight": 0.5, "chosen_on": None, **language}

@@ -30,6 +30,7 @@ TEXTS = frozenset(  # that kreuzberg takes for UTF-8; tables and e-mail it reads
 )
 MOST_UNREADABLE = 0.05  # of a text's characters; a few come from a wrong encoding, many are no text at all
 NO_TEXT = "no text in it (a scan?); OCR needs tesseract"
+HTML = ("text/html", "application/xhtml+xml")
 _HTML_HEAD = re.compile(r"\A---\n(?:[\w:.-]+: [^\n]*\n)*\n*(?:## title: [^\n]*\n+|---\n+)")  # kreuzberg puts it on top
 _MARK = "\f{page_num}\f"  # in front of each page
 _MARKED = re.compile(r"(?:\A|\f)\d+\f")  # kreuzberg strips the text, and the first mark with it
@@ -108,7 +109,7 @@ def _extract(path: str, source: str, ocr: bool) -> dict[str, Any]:
         given = str(metadata.get("title") or "")
         title = choose_title(given, made.headings, source, trust_headings=False)
         return {**_answer(made.text, title, made.pages, made.headings), "bare": made.bare}
-    text = _HTML_HEAD.sub("", result.content, count=1) if result.mime_type == "text/html" else result.content
+    text = _HTML_HEAD.sub("", result.content, count=1) if result.mime_type in HTML else result.content
     headings = markdown_headings(text)
     return _answer(text, choose_title(given, headings, source), (), headings)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,15 +51,15 @@ class StoredQrels(Mapping[str, Mapping[str, int]]):
         parts: tuple[array[int], array[int], array[int]] = array("i"), array("i"), array("h")
         rows = tsv_rows(path, columns=3)
         while block := list(islice(rows, BLOCK)):
-            if block[0][0] == 1 and grade_of(block[0][1][2]) is None:  # the header
-                block = block[1:]
             asked = queries.ids.rows(hashes_of(row[0] for _, row in block))
             chunks = corpus.ids.rows(hashes_of(row[1] for _, row in block))
+            if block[0][0] == 1 and is_header(block[0][1]) and min(asked[0], chunks[0]) < 0:
+                block, asked, chunks = block[1:], asked[1:], chunks[1:]
             for kind, column, found in (("query", 0, asked), ("chunk", 1, chunks)):
                 if (found < 0).any():
                     number, row = block[int(np.flatnonzero(found < 0)[0])]
                     raise DatasetError(f"names the unknown {kind} id '{row[column]}'.", path=path, line=number)
-            grades = np.array([_checked_grade(row[2], path, number) for number, row in block], dtype=np.int64)
+            grades = np.array([checked_grade(row[2], path, number) for number, row in block], dtype=np.int64)
             kept = grades >= 1
             for part, values in zip(parts, (asked, chunks, np.minimum(grades, 2**15 - 1)), strict=True):
                 part.frombytes(values[kept].astype(f"={part.typecode}").tobytes())
@@ -93,16 +94,31 @@ class StoredQrels(Mapping[str, Mapping[str, int]]):
         return int((np.diff(self.asked, prepend=-1) > 0).sum())
 
 
-def grade_of(score: str) -> int | None:
-    """A score as a whole number; None where it is none."""
+def is_header(row: Sequence[str]) -> bool:
+    """Whether a first row's third field is no number; its ids must be unknown, too."""
     try:
-        return int(float(score))
-    except (ValueError, OverflowError):
-        return None
+        return not isfinite(float(row[2]))
+    except ValueError:
+        return True
 
 
-def _checked_grade(score: str, path: Path, line: int) -> int:
-    grade = grade_of(score)
-    if grade is None:
+def checked_grade(score: str, path: Path, line: int) -> int:
+    """A score as a whole number.
+
+    Raises:
+        DatasetError: it is none; a grade of 0.9 would not say whether the chunk answers.
+    """
+    try:
+        value = float(score)
+    except ValueError:
+        value = nan
+    if not isfinite(value):
         raise DatasetError(f"the score '{score}' is not a number.", path=path, line=line)
-    return grade
+    if value != int(value):
+        raise DatasetError(
+            f"the score '{score}' is not a whole number.",
+            "Grades are 1 for a chunk that answers, 2 and more for better ones, 0 for one that does not.",
+            path=path,
+            line=line,
+        )
+    return int(value)

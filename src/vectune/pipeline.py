@@ -415,7 +415,8 @@ def proving(run: Path, config: Config, progress: Progress) -> list[Step]:
         from vectune.board import Board
         from vectune.retriever import fusion_note, save_retriever
 
-        row = Board.read(board).row(served)
+        # by its place: the folder may have had another name, or been named from elsewhere, when it was scored
+        row = replace(Board.read(board).rows[rows.index(served)], name=served)
         opened = RetrievalDataset.read(dataset)
         save_retriever(run / "retriever", opened, row, progress=progress, settings=config.models)
         return {"chosen": UNLABELLED_NOTE if unlabelled else fusion_note(row.details)}

@@ -32,7 +32,7 @@ _NO_SPACE = re.compile(r"os error (?:28|122)\b|No space left")
 def cache_folder() -> Path:
     """Where vectors and paid answers are kept across runs: ``VECTUNE_CACHE``, or ``~/.cache/vectune``."""
     named = os.environ.get("VECTUNE_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "vectune"
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "vectune"
 
 
 @contextmanager
@@ -60,13 +60,14 @@ def writing(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target``; what is written there replaces the target when the block ends well.
 
     Works for a file and for a folder (make it yourself). After an error nothing of it is left; what a killed process
-    left is removed by the next one.
+    left is removed by the next one, or put back where it was killed between two renames.
     """
     beside = target.with_name(f".{target.name}.partial-{os.getpid()}")
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in (beside, *_abandoned(target)):
+        for left in (beside, *_abandoned(target, "partial")):
             remove(left)
+        restore(target)
         try:
             yield beside
             replace(beside, target)
@@ -74,14 +75,26 @@ def writing(target: Path) -> Iterator[Path]:
             remove(beside)
 
 
-def _abandoned(target: Path) -> Iterator[Path]:
-    """What processes that live no more have begun for this target."""
+def restore(target: Path) -> None:
+    """Put a folder back that a killed process had set aside to replace it; where it is replaced, remove the old one."""
+    for old in _abandoned(target, "old"):
+        if target.exists():
+            _retire(old, target)
+        else:
+            os.replace(old, target)
+
+
+def _abandoned(target: Path, kind: str) -> Iterator[Path]:
+    """What processes that live no more have begun for this target, or set aside."""
     if os.name != "posix":  # elsewhere asking for a process may end it
         return
-    for path in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
+    for path in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
         number = path.name.rpartition("-")[2]
         try:
-            os.kill(int(number), 0)
+            if int(number) != os.getpid():  # in a container the next process may have the killed one's number
+                os.kill(int(number), 0)
+                continue
+            yield path
         except ProcessLookupError:
             yield path
         except (ValueError, OverflowError, PermissionError):  # not ours to judge
@@ -89,13 +102,24 @@ def _abandoned(target: Path) -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename ``source`` to ``target``, also where both are folders, and the target an older version."""
+    """Rename ``source`` to ``target``, also where both are folders, and the target an older version.
+
+    A person's hidden files there (``.git``) stay.
+    """
     if not (target.is_dir() and source.is_dir()):
         os.replace(source, target)
         return
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     os.replace(target, old)
     os.replace(source, target)
+    _retire(old, target)
+
+
+def _retire(old: Path, target: Path) -> None:
+    """Remove an older version, but for hidden files: they go into the new one."""
+    for entry in old.glob(".*"):
+        if not (target / entry.name).exists():
+            os.replace(entry, target / entry.name)
     remove(old)
 
 

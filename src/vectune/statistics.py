@@ -73,6 +73,9 @@ def bootstrap_interval(
 ) -> Interval:
     """Confidence interval of the mean by the BCa bootstrap (Efron 1987), whole clusters drawn with replacement.
 
+    Resamples of few clusters vary too little, so the tails are those of Student's t, wider by √(n / (n − 1)) (the
+    expanded interval of Hesterberg 2015, The American Statistician 69).
+
     Args:
         differences, clusters: as for ``randomization_test``.
         level: how often such an interval should hold the true mean.
@@ -82,7 +85,7 @@ def bootstrap_interval(
     Returns:
         The interval; a single point where nothing varies, or where there is only one cluster to draw from.
     """
-    from scipy.special import ndtr, ndtri
+    from scipy.special import ndtr, ndtri, stdtrit
 
     sums, sizes = _cluster_sums(differences, clusters)
     if not len(sums):
@@ -94,7 +97,8 @@ def bootstrap_interval(
     below = (np.count_nonzero(means < mean) + 0.5 * np.count_nonzero(means == mean)) / draws
     bias = ndtri(np.clip(below, 1 / (draws + 1), draws / (draws + 1)))
     skew = _acceleration(sums, sizes)
-    tails = ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
+    wider = (len(sums) / (len(sums) - 1)) ** 0.5
+    tails = wider * stdtrit(len(sums) - 1, np.array([(1 - level) / 2, (1 + level) / 2]))
     shifted = ndtr(bias + (bias + tails) / (1 - skew * (bias + tails)))
     low, high = np.quantile(means, shifted)
     return Interval(float(low), float(high))
@@ -127,17 +131,26 @@ def standard_error(differences: Sequence[float] | Doubles, clusters: Sequence[Ha
     return float(np.sqrt(len(sums) / (len(sums) - 1) * (residuals**2).sum()) / sizes.sum())
 
 
-def detectable_difference(error: float, *, level: float = 0.95, power: float = 0.8) -> float:
+def least_p(clusters: int) -> float:
+    """The smallest p-value that ``randomization_test`` can give: with few clusters no difference is significant."""
+    return 2.0 ** (1 - clusters) if clusters <= _EXACT else 0.0
+
+
+def detectable_difference(
+    error: float, *, level: float = 0.95, power: float = 0.8, clusters: int | None = None
+) -> float:
     """The smallest true mean difference that a two-sided test at this level finds with this power.
 
     Args:
         error: the standard error of the mean difference.
         level: 1 minus the chance of a false alarm.
         power: the chance to find a difference of that size.
+        clusters: how many the error was estimated from, at least 2; None: so many that it is known.
     """
-    from scipy.special import ndtri
+    from scipy.special import ndtri, stdtrit
 
-    return float((ndtri((1 + level) / 2) + ndtri(power)) * error)
+    quantiles = np.array([(1 + level) / 2, power])
+    return float((ndtri(quantiles) if clusters is None else stdtrit(clusters - 1, quantiles)).sum() * error)
 
 
 def queries_needed(difference: float, error: float, queries: int, *, level: float = 0.95, power: float = 0.8) -> int:

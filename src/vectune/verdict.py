@@ -42,6 +42,7 @@ from vectune.statistics import (
     bootstrap_interval,
     detectable_difference,
     holm,
+    least_p,
     queries_needed,
     randomization_test,
     standard_error,
@@ -89,10 +90,12 @@ class VerdictOptions:
         for name in ("level", "power"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"{name} of the verdict is {getattr(self, name)}.", "It lies between 0 and 1: 0.95.")
-        if self.worth < 0 or self.allowed_loss < 0:
+        if not (self.worth >= 0 and self.allowed_loss >= 0):  # NaN neither
             raise UsageError("worth and allowed_loss of the verdict are not negative.", "Write 0.02 to allow -0.02.")
         if self.draws < 100 or self.examples < 0:
             raise UsageError(f"the verdict cannot rest on {self.draws} draws with {self.examples} examples.")
+        if self.seed < 0:
+            raise UsageError(f"seed of the verdict is {self.seed}.", "It is 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -194,14 +197,15 @@ def verdict(
         board, dataset, base_row, row, options.measure, most=options.examples, seed=options.seed
     )
     outcome, why = _outcome(board, chosen, cost, guard, options)
-    needed = _needed(board, base_row, row, comparisons, options) if outcome == "too few queries to tell" else None
-    cut = cut_from_documents(board, dataset)
+    cut, needed = cut_from_documents(board, dataset), None
     if cut and outcome == "ship":
-        outcome, why, needed = "too few queries to tell", CUT_QUERIES, REAL_QUERIES
+        outcome, why = "too few queries to tell", CUT_QUERIES
+    if outcome == "too few queries to tell":
+        needed = REAL_QUERIES if cut else _needed(board, base_row, row, comparisons, guard, options)
     best = max(board.rows, key=lambda each: mean(each.values(options.measure)))
     return Verdict(
         outcome=outcome,
-        sentence=_sentence(outcome, chosen, cost, needed, options, cut),
+        sentence=_sentence(outcome, chosen, cost, needed, options, cut, guard),
         reasons=(why, *_further(board, chosen, row, best, cost, guard, regressions, options)),
         measure=options.measure,
         base=base,
@@ -253,15 +257,19 @@ def _comparison(
     differences, clusters = _paired(board, base, row, options.measure)
     interval = bootstrap_interval(differences, clusters, level=options.level, draws=options.draws, seed=options.seed)
     error = standard_error(differences, clusters)
-    known = 0 < error < float("inf")
     level = _first_level(options.level, len(p_values))
+    known = 0 < error < float("inf") and least_p(len(set(clusters))) <= 1 - level
     return Comparison(
         name=row.name,
         gain=sum(differences) / max(1, len(differences)),
         interval=(interval.low, interval.high),
         p=p_values[row.name],
         p_corrected=p_corrected,
-        detectable=detectable_difference(error, level=level, power=options.power) if known else None,
+        detectable=(
+            detectable_difference(error, level=level, power=options.power, clusters=len(set(clusters)))
+            if known
+            else None
+        ),
         significant=p_corrected <= 1 - options.level + 1e-12,
     )
 
@@ -354,9 +362,19 @@ def _outcome(
 
 
 def _needed(
-    board: Board, base: Row, row: Row, comparisons: tuple[Comparison, ...], options: VerdictOptions
+    board: Board,
+    base: Row,
+    row: Row,
+    comparisons: tuple[Comparison, ...],
+    general: General | None,
+    options: VerdictOptions,
 ) -> int | None:
-    """Queries that would show the gain seen, or the least gain worth having where that is more."""
+    """Queries that would show the gain seen, or the least gain worth having where that is more.
+
+    None where it is the general set that has too few.
+    """
+    if general is not None and not general.holds:
+        return None
     differences, clusters = _paired(board, base, row, options.measure)
     error = standard_error(differences, clusters)
     gain = max(sum(differences) / max(1, len(differences)), LEAST_GAIN)
@@ -371,7 +389,13 @@ def _first_level(level: float, comparisons: int) -> float:
 
 
 def _sentence(
-    outcome: Outcome, chosen: Comparison, cost: Cost, needed: int | None, options: VerdictOptions, cut: bool
+    outcome: Outcome,
+    chosen: Comparison,
+    cost: Cost,
+    needed: int | None,
+    options: VerdictOptions,
+    cut: bool,
+    general: General | None,
 ) -> str:
     low, high = (figure(value, sign=True) for value in chosen.interval)
     found = f"{options.measure} {figure(chosen.gain, sign=True)} ({100 * options.level:g}% interval {low} to {high})"
@@ -380,7 +404,11 @@ def _sentence(
         if needed == REAL_QUERIES:
             return f"Too few queries to tell: {found}; start with about {needed} of people's own."
     if outcome == "too few queries to tell":
-        return f"Too few queries to tell: {found}" + (f"; about {needed:,} queries would." if needed else ".")
+        rest = f"; about {needed:,} queries would." if needed else "."
+        if general is not None and not general.holds:
+            over = counted(general.queries, "query", "queries")
+            rest = f", but the general set's {over} leave open what it loses there."
+        return f"Too few queries to tell: {found}{rest}"
     if outcome == "do not ship":
         return f"Do not ship: {found}."
     return f"Ship: {found}, and {_cost_text(cost)}."

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vectune.runs import Json, remove, writing
+from vectune.runs import Json, restore, writing
 
 STATE = "state.json"
 
@@ -40,11 +40,7 @@ def load_checkpoint(
     folder: Path, key: str, device: torch.device | str = "cpu"
 ) -> tuple[Json, dict[str, Tensor]] | None:
     """The last checkpoint of this very run, its tensors on a device; None when there is none."""
-    for old in folder.parent.glob(f".{folder.name}.old-*"):  # killed between two renames: the older one is whole
-        if not folder.exists():
-            old.rename(folder)
-        else:
-            remove(old)
+    restore(folder)  # killed between two renames: the older one is whole
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
