@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vectune.bridge import BridgeOptions
-from vectune.config import config_from, read_config
+from vectune.config import Config, config_from, read_config
 from vectune.embedders.options import EmbedOptions
 from vectune.embedders.settings import options_from
 from vectune.errors import ModelError, UsageError
@@ -66,3 +66,15 @@ def test_and_those_of_python() -> None:
     with pytest.raises(UsageError, match=r"bridge.sample: 2: expected from 0 to 1"):
         BridgeOptions(sample=2)
     assert EmbedOptions(batch_tokens=None).batch_tokens is None
+
+
+def test_files_that_queries_are_made_with() -> None:
+    assert Path("asked.txt") in Config(log="asked.txt").files
+    examples = config_from({"llm_queries": {"examples": "real.txt"}}, "a file")
+    assert Path("real.txt") in examples.files
+
+
+def test_a_model_is_named_by_a_string_or_a_path(tmp_path: Path) -> None:
+    assert Config(model=tmp_path).model == str(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="model is a dict"):
+        Config(model={})  # type: ignore[arg-type]

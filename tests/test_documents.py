@@ -16,7 +16,7 @@ from vectune.config import config_from
 from vectune.documents import DocumentOptions, Skipped, read_documents
 from vectune.errors import DocumentError, UsageError
 from vectune.extraction import _marked_pages
-from vectune.progress import SILENT
+from vectune.progress import SILENT, Progress
 from vectune.records import Document
 
 NOT_UTF8 = "not UTF-8, and it declares no other encoding that fits: save it as UTF-8, if it is text"
@@ -192,6 +192,16 @@ def test_a_pdf_has_pages_headings_and_its_running_head_once(tmp_path: Path) -> N
     headings = ["Annual Report of Acme", *(f"{number}. Chapter Number {number}" for number in range(1, 6))]
     assert [heading.text for heading in document.headings] == headings
     assert all(document.text.startswith(heading.text, heading.start) for heading in document.headings)
+
+
+def test_files_that_are_used_otherwise_are_no_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, a_dot_md="x", queries_dot_txt="how do I open it")
+    asked = tmp_path / "queries.txt"
+    found = list(read_documents([tmp_path], DocumentOptions(), Progress(), [], [asked, tmp_path / "none"]))
+    assert [document.source for document in found] == ["a.md"]
+    assert f"left out (1): {asked}" in capsys.readouterr().err
+    found = list(read_documents([asked], DocumentOptions(), Progress(), [], [asked]))
+    assert [document.source for document in found] == ["queries.txt"], "a file named by itself is always read"
 
 
 def test_headings_and_tables_of_html_and_docx_survive(tmp_path: Path) -> None:

@@ -222,6 +222,10 @@ def test_boards_of_one_set_alone_have_asked_the_same() -> None:
                          for changed in ({"qrels": more}, {"corpus": other}))  # fmt: skip
 
 
+def test_a_model_may_be_named_by_a_path(tiny_bert: Path) -> None:
+    assert evaluate(dataset(), [tiny_bert], options=QUICK).rows[0].name == str(tiny_bert)
+
+
 def test_the_title_says_generated() -> None:
     assert "generated queries" in evaluate(dataset(generated=True), ["bm25"], options=QUICK).title
     assert "generated" not in evaluate(dataset(), ["bm25"], options=QUICK).title

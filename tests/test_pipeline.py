@@ -121,7 +121,7 @@ def test_what_is_written_among_the_documents_is_not_read_as_documents(
         assert {chunk.source for chunk in dataset.corpus.values()} == {f"{topic}.md" for topic in TOPICS}
     assert "wrote" not in capsys.readouterr().err  # what is being written goes without saying
     assert run([documents], documents / "run", config).ran == STAGES
-    assert f"are left out (1): {documents / 'dataset'}" in capsys.readouterr().err
+    assert f"is left out (1): {documents / 'dataset'}" in capsys.readouterr().err
     assert vectune.RetrievalDataset.read(documents / "run" / "dataset").corpus == dataset.corpus
     assert run([documents], documents / "run", config).ran == ()
     assert vectune.prepare([documents], tmp_path / "other", config).corpus == dataset.corpus

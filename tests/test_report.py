@@ -162,6 +162,17 @@ def test_a_large_run_stays_under_three_megabytes_and_says_what_it_leaves_out(tmp
 # What may be missing
 
 
+def test_a_run_whose_queries_were_not_timed_has_a_report(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    board = json.loads((folder / "board.json").read_text(encoding="utf-8"))
+    assert any(row["costs"]["query_ms"] for row in board["rows"])
+    for row in board["rows"]:
+        row["costs"]["query_ms"] = None
+    (folder / "board.json").write_text(json.dumps(board), encoding="utf-8")
+    write_report(folder)
+    assert '<td role="cell" class="number" data-label="median">–</td>' in (folder / "report.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     "gone", ["run.json", "verdict.json", "events.jsonl", "model/vectune.json", "dataset", "board.json", "stages"]
 )

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -93,10 +94,24 @@ class Config:
     models: Mapping[str, EmbedOptions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, PathLike):
+            object.__setattr__(self, "model", fspath(self.model))
+        if not isinstance(self.model, str):
+            raise UsageError(
+                f"model is a {type(self.model).__name__}; it is named by a string.",
+                "A model in memory: save it to a folder, and name the folder.",
+            )
         if self.llm is not None and self.log is not None:
             raise UsageError("a log's queries are labelled instead of others being written; give llm or log, not both.")
         check_bounds("", self, {"seed": (0, 2**32 - 1), "most_chunks": (0, inf)})
         check_models(self.models)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that queries are made with; they may lie among the documents and are none."""
+        asked = self.llm_queries
+        named = (self.log, asked.examples, asked.prompt, asked.prompt_two, asked.prices)
+        return tuple(Path(name) for name in named if name is not None)
 
     def seeded(self) -> Config:
         """The tree with the model and the seed written into every part that has one.

@@ -97,7 +97,7 @@ def read_documents(
         options: see ``DocumentOptions``.
         progress: counts files.
         skipped: files that could not be read are appended, while the iterator is consumed.
-        outputs: folders that are written meanwhile; left out, too.
+        outputs: folders that are written meanwhile, and files that are read for something else; left out, too.
 
     Returns:
         An iterator in the order of ``paths``, and by path within a folder. Only a few documents are in memory.
@@ -110,7 +110,7 @@ def read_documents(
     own: list[str] = []
     found = find_files(paths, options, listed, outputs, own)
     if own:
-        progress.warn(f"folders that vectune wrote are no documents and are left out ({len(own)}): {', '.join(own)}")
+        progress.warn(f"what vectune wrote or uses is no document and is left out ({len(own)}): {', '.join(own)}")
     if not found:
         raise DocumentError(*_nothing(paths, listed, own))
     if options.strict and listed:
@@ -130,8 +130,8 @@ def find_files(
     Args:
         paths, options: as for ``read_documents``.
         skipped: what cannot be read is appended.
-        outputs: folders that are left out.
-        own: other folders that vectune wrote are appended; they are left out as well.
+        outputs: folders and files that are left out, unless a file is named by itself.
+        own: such files, and other folders that vectune wrote, are appended; they are left out as well.
 
     Raises:
         DocumentError: a path is missing.
@@ -142,7 +142,7 @@ def find_files(
             raise DocumentError("no such file or folder.", "Check the path.", path=root)
         if not root.exists():
             raise DocumentError("a symbolic link to nothing, or to itself.", path=root)
-    apart = {_identity(folder) for folder in outputs if folder.is_dir()}
+    apart = {_identity(output) for output in outputs if output.exists()}
     found: dict[str, Found] = {}
     for root in roots:
         prefix = f"{root.name}/" if len(roots) > 1 and root.name else ""
@@ -174,7 +174,7 @@ def _walk(
     apart: Set[tuple[int, int]],
     own: list[str],
 ) -> Iterator[Found]:
-    """Files below a folder by name; a folder that links lead to again is walked once, one that is set apart never."""
+    """Files below a folder by name; a folder that links lead to again is walked once, what is set apart never."""
 
     def unreadable(error: OSError) -> None:
         folder = printable(os.path.relpath(error.filename, root))
@@ -194,8 +194,13 @@ def _walk(
         relative = Path(folder).relative_to(root)
         folders[:] = [name for name in sorted(folders) if _wanted_folder(relative / name, options)]
         for name in sorted(files):
-            if _wanted_file(relative / name, options):
-                yield Found(Path(folder, name), prefix + (relative / name).as_posix())
+            file = Path(folder, name)
+            if not _wanted_file(relative / name, options):
+                continue
+            if file.exists() and _identity(file) in apart:
+                own.append(printable(str(file)))
+                continue
+            yield Found(file, prefix + (relative / name).as_posix())
 
 
 def _wanted_folder(relative: Path, options: DocumentOptions) -> bool:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,7 +42,7 @@ FEW_DOCUMENTS = 10
 FITTED_ON_DEV_NOTE = "an adapter, query encoder or bridge, fitted on dev as well: here it looks too good."
 INT8_NOTE = "int8 rows are timed with codes turned into floats for each search; a store's int8 kernels are faster."
 
-Model: TypeAlias = "str | Embedder | tuple[Callable[..., Any], Callable[..., Any]]"
+Model: TypeAlias = "str | Path | Embedder | tuple[Callable[..., Any], Callable[..., Any]]"
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ def _named(models: Sequence[Model]) -> dict[RowName, Model]:
 
     found: dict[RowName, Model] = {}
     for number, model in enumerate(models, start=1):
-        if isinstance(model, str):
+        if isinstance(model, str | Path):
+            model = str(model)
             found.setdefault(parse_name(model), model)
         else:
             text = model.name if isinstance(model, Embedder) else f"callable {number}"

@@ -83,7 +83,7 @@ class Analyzer:
 
 
 def _language_parts(language: str | None) -> tuple[frozenset[str], Callable[[str], str]]:
-    if language is None:
+    if language in (None, "none"):  # a TOML file has no null
         return frozenset(), lambda word: word
     import Stemmer
     from bm25s.tokenization import _infer_stopwords

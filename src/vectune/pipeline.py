@@ -123,7 +123,7 @@ def estimate(paths: str | Path | Paths, config: Config, *, progress: Progress = 
         raise UsageError("queries are written without an LLM: there is nothing to pay.", "Name one with --llm.")
     paths = check_inputs(paths, config.ignore_labels)
     with TemporaryDirectory() as folder:
-        stages.write_chunks(paths, Path(folder) / "chunks", config, progress)
+        stages.write_chunks(paths, Path(folder) / "chunks", config, progress, config.files)
         drawn = stages.draw_chunks(read_corpus(Path(folder) / "chunks"), config.most_chunks, config.seed)
         return LLMWriter(config.llm, config.llm_queries).estimate(drawn)
 
@@ -360,7 +360,7 @@ def preparing(folder: RunFolder, paths: Paths, target: Path, config: Config, pro
         facts = {**folder.summary("chunks"), **folder.summary("queries")}
         return stages.write_dataset(chunks, queries, target, config, facts)
 
-    outputs = (folder.path, target, cache_folder())  # they may lie among the documents
+    outputs = (folder.path, target, cache_folder(), *config.files)  # they may lie among the documents
     reading = (
         __version__,
         input_files(paths, config, outputs),

@@ -73,7 +73,7 @@ class Retriever:
         try:
             facts = json.loads((folder / RETRIEVER_FILE).read_text(encoding="utf-8"))
             place = folder / str(facts["dataset"])
-            made_for = facts["corpus"]
+            made_for, _ = facts["corpus"], facts["kind"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"is not a retriever ({error}).", path=folder / RETRIEVER_FILE) from None
         dataset = RetrievalDataset.read(place)

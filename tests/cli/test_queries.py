@@ -46,6 +46,28 @@ def test_round_trip(folder: Path, tmp_path: Path) -> None:
     assert len(RetrievalDataset.read(folder).queries) == 3
 
 
+def test_another_dataset_is_not_replaced_and_the_same_one_is(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "q.csv"
+    vectune(folder, "--export", table)
+    for _ in range(2):
+        assert "4 kept" in vectune(folder, "--import", table, "--out", tmp_path / "new")
+    other = RetrievalDataset({"x": Chunk("text", id="x")}, {"q": Query("q", id="q")}, {"train": {"q": {"x": 1}}})
+    other.write(tmp_path / "other")
+    with pytest.raises(OutputError, match="another dataset"):
+        vectune(folder, "--import", table, "--out", tmp_path / "other")
+    assert len(RetrievalDataset.read(tmp_path / "other").corpus) == 1
+
+
+def test_a_csv_that_was_taken_back_says_so(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "q.csv"
+    vectune(folder, "--export", table)
+    table.write_text(table.read_text(encoding="utf-8-sig").replace("q0,train,keep", "q0,train,drop"), encoding="utf-8")
+    vectune(folder, "--import", table)
+    with pytest.raises(DatasetError) as refused:
+        vectune(folder, "--import", table)
+    assert "export anew" in str(refused.value.hint)
+
+
 def test_a_csv_in_the_dataset_folder_outlives_its_import(folder: Path) -> None:
     table = folder / "q.csv"
     vectune(folder, "--export", table)

@@ -130,7 +130,7 @@ class HTTPEmbedder:
         future = self._background.submit(work.run(batches, self.options.concurrency))
         try:
             yield from work.answers(future)
-        except (KeyboardInterrupt, GeneratorExit):  # nobody waits for what is in flight
+        except BaseException:  # nobody waits for what is in flight
             work.stopped = True
             future.cancel()
             raise

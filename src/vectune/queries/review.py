@@ -162,7 +162,12 @@ def _edit(
     query_id, split, action, text = (_unguarded(row[places[name]]) for name in _NEEDED)
     query_id, split, action = query_id.strip(), split.strip(), action.strip().lower()
     if query_id not in dataset.qrels.get(split, {}):
-        raise DatasetError(f"names the query '{query_id}', which is not in the split '{split}'.", path=path, line=line)
+        raise DatasetError(
+            f"names the query '{query_id}', which is not in the split '{split}'.",
+            "Was this CSV taken back before? What it dropped or reworded is no longer there: export anew.",
+            path=path,
+            line=line,
+        )
     if action not in _ACTIONS:
         raise DatasetError(f"the action '{action}' is none of keep, drop, reword.", path=path, line=line)
     if _ACTIONS[action] == "drop":

@@ -34,7 +34,7 @@ def _row_costs(row: Row, scores: Scores) -> Json:
         "name": scores.display_name(row),
         "dim": costs.dim,
         "index": None if costs.index_bytes is None else size_text(costs.index_bytes),
-        **{name: f"{milliseconds(value)} ms" for name, value in timing.items()},
+        **{name: f"{milliseconds(timing[name])} ms" if name in timing else None for name in ("median", "p95")},
         "rate": costs.documents_per_second,
         "tokens": costs.api_tokens,
         "money": costs.money,
