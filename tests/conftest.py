@@ -19,6 +19,10 @@ from calling import Run, caller
 gc.set_threshold(50_000, 20, 50)  # a tenth of the time went into looking again and again at what stays
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Every test has a cache folder of its own."""

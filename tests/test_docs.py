@@ -239,6 +239,7 @@ def carry_out(page: Path, skipping: tuple[str, ...] = ()) -> list[str]:
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.long
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And after it the pages that go on from its dataset."""
     write_documents(tmp_path / "my-documents", pdf)

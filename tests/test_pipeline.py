@@ -78,6 +78,7 @@ def test_prepare_tune_evaluate_are_functions(documents: Path, config: Config, tm
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.long
 def test_a_run_ends_with_a_report_and_repeats_only_what_changed(
     documents: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +273,7 @@ def start(documents: Path, out: Path, model: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, "--config", str(config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.long
 def test_a_run_killed_in_every_stage_goes_on_from_there(documents: Path, tiny_bert: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for stage in STAGES:

@@ -196,10 +196,8 @@ def verdict(
     regressions = find_regressions(
         board, dataset, base_row, row, options.measure, most=options.examples, seed=options.seed
     )
-    outcome, why = _outcome(board, chosen, cost, guard, options)
     cut, needed = cut_from_documents(board, dataset), None
-    if cut and outcome == "ship":
-        outcome, why = "too few queries to tell", CUT_QUERIES
+    outcome, why = _outcome(board, chosen, cost, guard, options, cut)
     if outcome == "too few queries to tell":
         needed = REAL_QUERIES if cut else _needed(board, base_row, row, comparisons, guard, options)
     best = max(board.rows, key=lambda each: mean(each.values(options.measure)))
@@ -336,7 +334,7 @@ def general_guard(general: Board, base: str, candidate: str, options: VerdictOpt
 
 
 def _outcome(
-    board: Board, chosen: Comparison, cost: Cost, general: General | None, options: VerdictOptions
+    board: Board, chosen: Comparison, cost: Cost, general: General | None, options: VerdictOptions, cut: bool
 ) -> tuple[Outcome, str]:
     """The outcome and the reason for it; the first rule that applies decides."""
     asked = options.worth if cost.chunks else 0.0
@@ -350,7 +348,7 @@ def _outcome(
         over = counted(general.queries, "query", "queries")
         return "too few queries to tell", f"{lost}, but over {over} luck alone could make such a loss."
     if chosen.significant and chosen.gain >= asked:
-        return "ship", "The gain is not luck."
+        return ("too few queries to tell", CUT_QUERIES) if cut else ("ship", "The gain is not luck.")
     if chosen.significant:
         return "do not ship", f"The gain is real, but below the {figure(asked)} that makes re-embedding pay."
     if chosen.interval[1] < wanted:

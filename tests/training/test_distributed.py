@@ -31,6 +31,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("dataset", "count", "batch"), [(ON_DISK, 2, 16), (FEW, 3, 2)])
 def test_several_processes_make_the_steps_of_one(
     tiny_bert: Path, tmp_path: Path, dataset: str, count: int, batch: int
