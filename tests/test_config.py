@@ -68,10 +68,13 @@ def test_and_those_of_python() -> None:
     assert EmbedOptions(batch_tokens=None).batch_tokens is None
 
 
-def test_files_that_queries_are_made_with() -> None:
-    assert Path("asked.txt") in Config(log="asked.txt").files
-    examples = config_from({"llm_queries": {"examples": "real.txt"}}, "a file")
-    assert Path("real.txt") in examples.files
+def test_files_that_queries_are_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chunk").mkdir()  # called like the prompt that is shipped
+    (tmp_path / "asked.txt").write_text("how")
+    assert Config(log="asked.txt").files == (Path("asked.txt"),)
+    assert config_from({"llm_queries": {"examples": "asked.txt"}}, "a file").files == (Path("asked.txt"),)
+    assert Config().files == ()
 
 
 def test_a_model_is_named_by_a_string_or_a_path(tmp_path: Path) -> None:

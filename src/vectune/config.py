@@ -111,7 +111,7 @@ class Config:
         """Files that queries are made with; they may lie among the documents and are none."""
         asked = self.llm_queries
         named = (self.log, asked.examples, asked.prompt, asked.prompt_two, asked.prices)
-        return tuple(Path(name) for name in named if name is not None)
+        return tuple(Path(name) for name in named if name is not None and Path(name).is_file())
 
     def seeded(self) -> Config:
         """The tree with the model and the seed written into every part that has one.
