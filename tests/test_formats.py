@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,21 @@ def test_what_is_exported_can_be_imported(tmp_path: Path, format: formats.Format
     if format in ("hf", "llama-index"):  # they know no titles: the chunk's content is its text
         expected = {(split, query, f"Title {query.split()[1]} {text}", grade) for split, query, text, grade in expected}
     assert pairs(again) == expected
+
+
+@pytest.mark.parametrize("format", ["beir", "csv", "tsv", "jsonl", "parquet"])
+def test_who_wrote_a_query_and_its_document_outlive_an_export(tmp_path: Path, format: formats.Format) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    dataset = make_dataset()
+    for key, query in dataset.queries.items():
+        dataset.queries[key] = replace(query, writer="extractive")
+    path = tmp_path / ("out" if format == "beir" else f"out.{format}")
+    export_dataset(dataset, path, format)
+    again = open_dataset(path)
+    assert {query.writer for query in again.queries.values()} == {"extractive"} and again.generated_in("train")
+    assert len({again.corpus[key].document_id for key in again.corpus}) == len(dataset.documents_of("train"))
+    assert len(dataset.documents_of("train")) < len(dataset.corpus), "or every chunk were a document of its own"
 
 
 def test_a_run_is_told_from_a_dataset(tmp_path: Path) -> None:

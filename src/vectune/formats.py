@@ -451,7 +451,8 @@ def _pairs(dataset: RetrievalDataset) -> Iterator[Json]:
                 chunk = dataset.corpus[chunk_id]
                 yield {
                     "query": dataset.queries[key].text, "positive": chunk.text, "title": chunk.title, "score": grade,
-                    "split": split, "query_id": key, "chunk_id": chunk_id, "source": chunk.source,
+                    "split": split, "query_id": key, "chunk_id": chunk_id, "source": chunk.source or chunk.document_id,
+                    "query_writer": dataset.queries[key].writer,
                 }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "title": ("title", "chunk_title", "heading", "document_title"),
     "source": ("source", "file", "filename", "url", "document_name", "source_document"),
     "split": ("split", "fold", "subset"),
+    "writer": ("query_writer",),  # a column `writer` is more often the author of a text
 }  # fmt: skip
 SPLIT_NAMES = {
     "train": "train", "training": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev",
@@ -120,7 +121,7 @@ class Table:
         grades = _grades(values.get("grade"), entries)
         judgments = [(self._chunk(entry, values), grade) for entry, grade in zip(entries, grades, strict=True)]
         negatives = [self._chunk(entry, {}) for entry in _negatives(row, values)]
-        query = self._query(text, values.get("query_id"))
+        query = self._query(text, values.get("query_id"), str(values.get("writer") or "").strip())
         for chunk, _ in judgments:
             self.corpus.setdefault(chunk.id, chunk)
         for chunk in negatives:
@@ -131,8 +132,8 @@ class Table:
                 judged = self.qrels.setdefault(split, {}).setdefault(query.id, {})
                 judged[chunk.id] = max(grade, judged.get(chunk.id, 0))
 
-    def _query(self, text: str, key: Any) -> Query:
-        query = Query(text, id=checked_id(str(key))) if key not in (None, "") else Query(text)
+    def _query(self, text: str, key: Any, writer: str) -> Query:
+        query = Query(text, writer=writer, id=checked_id(str(key)) if key not in (None, "") else "")
         known = self.queries.get(query.id)
         if known is not None and known.text != text:
             raise ValueError(f"the query id '{query.id}' already stands for another text.")
