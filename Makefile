@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
-# a third of the suite's time is waiting, for servers that answer slowly and the like
+# part of the suite's time is waiting, for servers that answer slowly and the like
 WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() * 3 // 2 or 1))")
 PYTEST := python -m pytest --numprocesses $(WORKERS) --dist worksteal --timeout 300
 
