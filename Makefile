@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 # part of the suite's time is waiting, for servers that answer slowly and the like
-WORKERS := $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() * 3 // 2 or 1))")
-PYTEST := python -m pytest --numprocesses $(WORKERS) --dist worksteal --timeout 300
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() * 3 // 2))")
+PYTEST = python -m pytest --numprocesses $(WORKERS) --dist worksteal --timeout 300
 
 .PHONY: setup demo test test-oldest check docs clean
 

@@ -284,3 +284,11 @@ def test_the_cache_may_be_named_from_home(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VECTUNE_CACHE", "~/vectors")
     assert cache_folder() == tmp_path / "vectors"
+
+
+def test_who_is_alone_with_a_folder_puts_it_back_whatever_the_number_says(tmp_path: Path) -> None:
+    (tmp_path / f".data.old-{os.getppid()}").mkdir()  # another process has the killed one's number by now
+    restore(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    restore(tmp_path / "data", alone=True)
+    assert (tmp_path / "data").exists()

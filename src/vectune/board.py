@@ -165,14 +165,7 @@ class Board:
             **{name: value[name] for name in _PLAIN},
             asked=value.get("asked", ""),  # boards of earlier versions have none
         )
-        if not board.rows or not isinstance(board.clusters, dict):
-            raise ValueError("no rows" if not board.rows else "no clusters")
-        for row in board.rows:
-            if row.per_query.keys() != board.rows[0].per_query.keys():
-                raise ValueError(f"row '{row.name}' has other queries than the first")
-            for query, values in row.per_query.items():
-                if not all(isinstance(values[measure], (int, float)) for measure in board.measures):
-                    raise ValueError(f"row '{row.name}' has a measure of the query '{query}' that is no number")
+        _check(board)
         return board
 
     def write(self, path: Path) -> None:
@@ -321,6 +314,17 @@ def _row_json(row: Row) -> Json:
         "costs": asdict(row.costs),
         "details": row.details,
     }
+
+
+def _check(board: Board) -> None:
+    if not board.rows or not isinstance(board.clusters, dict):
+        raise ValueError("no rows" if not board.rows else "no clusters")
+    for row in board.rows:
+        if row.per_query.keys() != board.rows[0].per_query.keys():
+            raise ValueError(f"row '{row.name}' has other queries than the first")
+        for query, values in row.per_query.items():
+            if not all(isinstance(values[measure], (int, float)) for measure in board.measures):
+                raise ValueError(f"row '{row.name}' has a measure of the query '{query}' that is no number")
 
 
 def _row_from(value: Json) -> Row:

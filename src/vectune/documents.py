@@ -142,13 +142,18 @@ def find_files(
             raise DocumentError("no such file or folder.", "Check the path.", path=root)
         if not root.exists():
             raise DocumentError("a symbolic link to nothing, or to itself.", path=root)
-    apart = {_identity(output) for output in outputs if output.exists()}
+    apart = {_identity(folder) for folder in outputs if folder.is_dir()}
+    used = {os.path.realpath(file) for file in outputs if file.is_file()}
     found: dict[str, Found] = {}
     for root in roots:
         prefix = f"{root.name}/" if len(roots) > 1 and root.name else ""
         files = _walk(root, prefix, options, skipped, apart, own) if root.is_dir() else [Found(root, root.name)]
         for file in files:
-            found.setdefault(os.path.realpath(file.path), file)
+            real = os.path.realpath(file.path)
+            if real in used and root.is_dir():
+                own.append(printable(str(file.path)))
+            else:
+                found.setdefault(real, file)
     return _distinct(list(found.values()))
 
 
@@ -174,7 +179,7 @@ def _walk(
     apart: Set[tuple[int, int]],
     own: list[str],
 ) -> Iterator[Found]:
-    """Files below a folder by name; a folder that links lead to again is walked once, what is set apart never."""
+    """Files below a folder by name; a folder that links lead to again is walked once, one that is set apart never."""
 
     def unreadable(error: OSError) -> None:
         folder = printable(os.path.relpath(error.filename, root))
@@ -194,13 +199,8 @@ def _walk(
         relative = Path(folder).relative_to(root)
         folders[:] = [name for name in sorted(folders) if _wanted_folder(relative / name, options)]
         for name in sorted(files):
-            file = Path(folder, name)
-            if not _wanted_file(relative / name, options):
-                continue
-            if file.exists() and _identity(file) in apart:
-                own.append(printable(str(file)))
-                continue
-            yield Found(file, prefix + (relative / name).as_posix())
+            if _wanted_file(relative / name, options):
+                yield Found(Path(folder, name), prefix + (relative / name).as_posix())
 
 
 def _wanted_folder(relative: Path, options: DocumentOptions) -> bool:

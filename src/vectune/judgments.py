@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,23 +102,30 @@ def is_header(row: Sequence[str]) -> bool:
         return True
 
 
-def checked_grade(score: str, path: Path, line: int) -> int:
+def grade_of(score: Any) -> int:
     """A score as a whole number.
 
     Raises:
-        DatasetError: it is none; a grade of 0.9 would not say whether the chunk answers.
+        ValueError: it is none; a grade of 0.9 would not say whether the chunk answers.
     """
     try:
-        value = float(score)
-    except ValueError:
-        value = nan
-    if not isfinite(value):
-        raise DatasetError(f"the score '{score}' is not a number.", path=path, line=line)
-    if value != int(value):
-        raise DatasetError(
-            f"the score '{score}' is not a whole number.",
-            "Grades are 1 for a chunk that answers, 2 and more for better ones, 0 for one that does not.",
-            path=path,
-            line=line,
-        )
-    return int(value)
+        grade = float(score)
+    except (TypeError, ValueError):
+        grade = nan
+    if not isfinite(grade):
+        raise ValueError(f"the score '{score}' is not a number.")
+    if not grade.is_integer():
+        raise ValueError(f"the score '{score}' is not a whole number; 0 is not relevant, 1 and more is.")
+    return int(grade)
+
+
+def checked_grade(score: str, path: Path, line: int) -> int:
+    """``grade_of`` for a line of a file.
+
+    Raises:
+        DatasetError: it is no whole number.
+    """
+    try:
+        return grade_of(score)
+    except ValueError as error:
+        raise DatasetError(str(error), path=path, line=line) from None

@@ -75,9 +75,12 @@ def writing(target: Path) -> Iterator[Path]:
             remove(beside)
 
 
-def restore(target: Path) -> None:
-    """Put a folder back that a killed process had set aside to replace it; where it is replaced, remove the old one."""
-    for old in _abandoned(target, "old"):
+def restore(target: Path, alone: bool = False) -> None:
+    """Put a folder back that a killed process had set aside to replace it; where it is replaced, remove the old one.
+
+    ``alone``: the caller holds the lock, so that whoever set it aside is gone.
+    """
+    for old in list(_beside(target, "old") if alone else _abandoned(target, "old")):
         if target.exists():
             _retire(old, target)
         else:
@@ -88,17 +91,23 @@ def _abandoned(target: Path, kind: str) -> Iterator[Path]:
     """What processes that live no more have begun for this target, or set aside."""
     if os.name != "posix":  # elsewhere asking for a process may end it
         return
-    for path in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
-        number = path.name.rpartition("-")[2]
-        try:
-            if int(number) != os.getpid():  # in a container the next process may have the killed one's number
-                os.kill(int(number), 0)
-                continue
-            yield path
-        except ProcessLookupError:
-            yield path
-        except (ValueError, OverflowError, PermissionError):  # not ours to judge
-            continue
+    yield from (path for path in _beside(target, kind) if _is_gone(path.name.rpartition("-")[2]))
+
+
+def _beside(target: Path, kind: str) -> Iterator[Path]:
+    return target.parent.glob(f".{glob.escape(target.name)}.{kind}-*")
+
+
+def _is_gone(process: str) -> bool:
+    try:
+        if int(process) != os.getpid():  # in a container the next process may have the killed one's number
+            os.kill(int(process), 0)
+            return False
+    except ProcessLookupError:
+        pass
+    except (ValueError, OverflowError, PermissionError):  # not ours to judge
+        return False
+    return True
 
 
 def replace(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from vectune.dataset import Qrels, RetrievalDataset
 from vectune.errors import DatasetError
+from vectune.judgments import grade_of
 from vectune.lines import checked_id
 from vectune.records import Chunk, Query, content_id
 
@@ -227,12 +228,4 @@ def _shown(value: Any) -> str:
 
 
 def _grade(value: Any) -> int:
-    if value is None or value == "":
-        return 1
-    try:
-        grade = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"the score '{value}' is not a number.") from None
-    if not grade.is_integer():
-        raise ValueError(f"the score '{value}' is not a whole number; 0 is not relevant, 1 and more is.")
-    return int(grade)
+    return 1 if value is None or value == "" else grade_of(value)

@@ -27,13 +27,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
 from vectune.board import Board, Row, counted, figure
 from vectune.dataset import RetrievalDataset
 from vectune.embedders.models import ARTIFACT_FILE, DEFAULT_MODEL, DEFAULT_NAMES, behind_api
-from vectune.errors import UsageError
+from vectune.errors import UsageError, check_bounds
 from vectune.metrics import mean
 from vectune.rankers import RowName, parse_name
 from vectune.regressions import Regressions, find_regressions
@@ -85,17 +86,13 @@ class VerdictOptions:
         """Refuse what no statistics can be made of.
 
         Raises:
-            UsageError: a share that is none, or too few draws.
+            UsageError: a share that is none, or a number out of bounds.
         """
         for name in ("level", "power"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"{name} of the verdict is {getattr(self, name)}.", "It lies between 0 and 1: 0.95.")
-        if not (self.worth >= 0 and self.allowed_loss >= 0):  # NaN neither
-            raise UsageError("worth and allowed_loss of the verdict are not negative.", "Write 0.02 to allow -0.02.")
-        if self.draws < 100 or self.examples < 0:
-            raise UsageError(f"the verdict cannot rest on {self.draws} draws with {self.examples} examples.")
-        if self.seed < 0:
-            raise UsageError(f"seed of the verdict is {self.seed}.", "It is 0 or more.")
+        least = {"worth": 0, "allowed_loss": 0, "draws": 100, "examples": 0, "seed": 0}
+        check_bounds("verdict", self, {name: (value, inf) for name, value in least.items()})
 
 
 @dataclass(frozen=True)
@@ -255,19 +252,15 @@ def _comparison(
     differences, clusters = _paired(board, base, row, options.measure)
     interval = bootstrap_interval(differences, clusters, level=options.level, draws=options.draws, seed=options.seed)
     error = standard_error(differences, clusters)
-    level = _first_level(options.level, len(p_values))
-    known = 0 < error < float("inf") and least_p(len(set(clusters))) <= 1 - level
+    level, count = _first_level(options.level, len(p_values)), len(set(clusters))
+    known = 0 < error < inf and least_p(count) <= 1 - level
     return Comparison(
         name=row.name,
         gain=sum(differences) / max(1, len(differences)),
         interval=(interval.low, interval.high),
         p=p_values[row.name],
         p_corrected=p_corrected,
-        detectable=(
-            detectable_difference(error, level=level, power=options.power, clusters=len(set(clusters)))
-            if known
-            else None
-        ),
+        detectable=detectable_difference(error, level=level, power=options.power, clusters=count) if known else None,
         significant=p_corrected <= 1 - options.level + 1e-12,
     )
 

@@ -115,13 +115,14 @@ def _convert(data: RetrievalDataset, target: Path, format: str) -> None:
 
 
 def _take_back(data: RetrievalDataset, edited: Path, out: Path) -> None:
-    from vectune.dataset import RetrievalDataset
+    from vectune.corpus import read_corpus
     from vectune.errors import OutputError
     from vectune.queries.review import import_csv
     from vectune.runs import check_output
 
     check_output(out, "dataset.json")
-    if (out / "dataset.json").exists() and RetrievalDataset.read(out).corpus.keys() != data.corpus.keys():
+    another = (out / "dataset.json").exists() and not (data.path and out.samefile(data.path))
+    if another and read_corpus(out).keys() != data.corpus.keys():
         raise OutputError(f"{out} is another dataset, with other chunks.", "Name another --out.")
     changed, changes = import_csv(data, edited)
     changed.write(out)

@@ -40,7 +40,7 @@ def load_checkpoint(
     folder: Path, key: str, device: torch.device | str = "cpu"
 ) -> tuple[Json, dict[str, Tensor]] | None:
     """The last checkpoint of this very run, its tensors on a device; None when there is none."""
-    restore(folder)  # killed between two renames: the older one is whole
+    restore(folder, alone=True)  # killed between two renames: the older one is whole
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
